@@ -1,0 +1,271 @@
+//! What a session and a manager say to one another: `open`, `advance`, `finish`, `cancel`.
+//!
+//! A manager keeps nothing between these: each question carries all that the answer needs, so that any manager can take
+//! it and any may die.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ServiceError;
+use crate::ids::{Attempt, ManagerId, MessageId, ModelName, SegmentIndex, SessionId, WorkerId};
+use crate::request::{JobClass, Priority, SynthesisRequest, SynthesisResult, Warning};
+
+/// How the words are to be spoken: a request after its voice was resolved. The same for all its segments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Speech {
+    /// The model.
+    pub model: ModelName,
+    /// A speaker of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voice: Option<String>,
+    /// A language of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Rate of speech; 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<f64>,
+    /// Semitones; 0 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pitch: Option<f64>,
+    /// Seed of the take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// The request's priority.
+    #[serde(default)]
+    pub priority: Priority,
+}
+
+/// `tts.open`: a session begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Open {
+    /// The session, new at every opening.
+    pub session: SessionId,
+    /// Where workers find it.
+    pub inbox: String,
+    /// What the client calls the request.
+    pub request_id: MessageId,
+    /// What is asked for; its text may be a first piece only.
+    pub request: SynthesisRequest,
+    /// Whether the text ends with this piece.
+    pub text_complete: bool,
+    /// How many segments may be queued now.
+    pub window: u32,
+}
+
+/// The answer to [`Open`]: accepted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Opened {
+    /// The manager that answered.
+    pub manager: ManagerId,
+    /// How it will be spoken.
+    pub speech: Speech,
+    /// Milliseconds to first audio, from the opening.
+    pub deadline_ms: u64,
+    /// Milliseconds an attempt may go without progress, from `started`.
+    pub attempt_timeout_ms: u64,
+    /// Whether a hook wants to see the result (`tts.finish`).
+    pub finish: bool,
+    /// Workers that could speak it now: decides whether a deadline passed for want of a worker.
+    #[serde(default)]
+    pub ready_workers: u32,
+    /// The first page of the plan.
+    pub page: PlanPage,
+}
+
+/// A page of the plan: the segments that were queued, in order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanPage {
+    /// The segments, numbered on from the last page.
+    pub segments: Vec<PlannedSegment>,
+    /// How many bytes of the text they use up. The session sends the rest with its next question.
+    pub consumed_bytes: usize,
+    /// Whether nothing speakable is left of a complete text.
+    pub complete: bool,
+    /// What went less well than asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
+}
+
+/// One segment of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedSegment {
+    /// Its place.
+    pub index: SegmentIndex,
+    /// What it says: what a retry of it carries.
+    pub text: String,
+    /// Silence after it, in milliseconds.
+    pub pause_after_ms: u32,
+    /// The class it was queued in.
+    pub class: JobClass,
+    /// What became of it.
+    pub disposition: Disposition,
+}
+
+/// What a manager did with a segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", rename_all_fields = "camelCase")]
+pub enum Disposition {
+    /// A job is in the queue.
+    Queued {
+        /// Its attempt.
+        attempt: Attempt,
+        /// Its sequence in the stream.
+        seq: u64,
+    },
+    /// The audio is there already.
+    Stored {
+        /// The object bucket.
+        bucket: String,
+        /// The object's name.
+        key: String,
+        /// Its length in samples.
+        samples: u64,
+        /// CRC-32 of its PCM bytes.
+        crc32: u32,
+    },
+    /// Not now; `queue_full` in mid-request means wait.
+    Refused {
+        /// Why, with `retryAfterMs` where waiting helps.
+        error: ServiceError,
+    },
+}
+
+/// `tts.advance`: further text, retries, look-ups.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Advance {
+    /// The session.
+    pub session: SessionId,
+    /// Where workers find it.
+    pub inbox: String,
+    /// What the client calls the request.
+    pub request_id: MessageId,
+    /// How it is spoken.
+    pub speech: Speech,
+    /// The index that the next new segment gets.
+    pub next_segment: SegmentIndex,
+    /// Text not yet planned, at most [`crate::MAX_UNPLANNED_BYTES`].
+    #[serde(default)]
+    pub text: String,
+    /// Whether the text ends with this.
+    pub text_complete: bool,
+    /// How many new segments may be queued now.
+    pub window: u32,
+    /// The listener is about to run dry.
+    #[serde(default)]
+    pub urgent: bool,
+    /// Segments to be tried again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retries: Vec<Retry>,
+    /// Jobs that nobody has begun: are they still there?
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lookups: Vec<Lookup>,
+}
+
+/// A segment to be tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Its place.
+    pub segment: SegmentIndex,
+    /// What it says.
+    pub text: String,
+    /// The attempt to be made.
+    pub attempt: Attempt,
+    /// The class to queue it in.
+    pub class: JobClass,
+    /// Engine failures met so far.
+    pub failures: u32,
+    /// Workers that have tried it.
+    #[serde(default)]
+    pub tried: Vec<WorkerId>,
+    /// The job it replaces, by sequence, to be deleted from the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersedes: Option<u64>,
+}
+
+/// A job that nobody has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lookup {
+    /// Its segment.
+    pub segment: SegmentIndex,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// Its sequence in the stream.
+    pub seq: u64,
+}
+
+/// The answer to [`Advance`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Advanced {
+    /// New segments.
+    pub page: PlanPage,
+    /// Workers that could speak it now.
+    #[serde(default)]
+    pub ready_workers: u32,
+    /// What became of each retry, in the order asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retries: Vec<RetryAnswer>,
+    /// What became of each looked-up job, in the order asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lookups: Vec<LookupAnswer>,
+}
+
+/// What became of a retry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryAnswer {
+    /// Its segment.
+    pub segment: SegmentIndex,
+    /// Queued under the attempt asked for, or refused.
+    pub disposition: Disposition,
+}
+
+/// Whether a job is still in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LookupAnswer {
+    /// Its segment.
+    pub segment: SegmentIndex,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// Queued or in flight (true), or gone (false).
+    pub present: bool,
+}
+
+/// `tts.cancel`: every manager hears it; the jobs are deleted by sequence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cancel {
+    /// The session given up.
+    pub session: SessionId,
+    /// Its jobs that are not known to be over.
+    pub seqs: Vec<u64>,
+    /// Runs of it that workers have begun.
+    #[serde(default)]
+    pub workers: Vec<WorkerId>,
+}
+
+/// `tts.finish`: the result, for `afterSynthesis`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finish {
+    /// The session.
+    pub session: SessionId,
+    /// Its result, without audio.
+    pub result: SynthesisResult,
+}
+
+/// The answer to [`Finish`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finished {
+    /// The result as hooks left it.
+    pub result: SynthesisResult,
+}

@@ -1,0 +1,150 @@
+//! What the fleet tells about itself as a whole: `tts.status`, `tts.metrics`, `tts.models.*` (ITTSService of plan.md §4.1).
+
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::{ManagerHeartbeat, WorkerHeartbeat};
+use crate::ids::ModelName;
+use crate::model::ModelDefinition;
+
+/// An empty question.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {}
+
+/// How the fleet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceState {
+    /// Every model of the catalogue can speak.
+    Ready,
+    /// Some can.
+    Degraded,
+    /// None can yet; something is loading.
+    Starting,
+    /// None can.
+    Down,
+}
+
+/// The broker, as the answering manager sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerStatus {
+    /// Where it is.
+    pub url: String,
+    /// Its version.
+    pub version: String,
+    /// The largest message it takes, in bytes.
+    pub max_payload: usize,
+}
+
+/// A manager.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagerStatus {
+    /// Its name.
+    pub id: String,
+    /// Milliseconds since its last heartbeat.
+    pub last_heartbeat_ms: u64,
+    /// What it said last.
+    #[serde(flatten)]
+    pub heartbeat: ManagerHeartbeat,
+}
+
+/// A worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    /// Its name.
+    pub id: String,
+    /// Milliseconds since its last heartbeat.
+    pub last_heartbeat_ms: u64,
+    /// What it said last.
+    #[serde(flatten)]
+    pub heartbeat: WorkerHeartbeat,
+}
+
+/// A model of the catalogue and who speaks it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelStatus {
+    /// Its name.
+    pub name: ModelName,
+    /// Whether it is meant when a request names none.
+    pub default: bool,
+    /// Other names for it.
+    pub aliases: Vec<String>,
+    /// Workers on which it is ready.
+    pub ready_workers: u32,
+    /// Jobs waiting, all classes.
+    pub queued: u64,
+}
+
+/// `ServiceStatus` of plan.md §4.1, whose fields the plan leaves open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// How it is.
+    pub state: ServiceState,
+    /// The broker.
+    pub nats: BrokerStatus,
+    /// Managers heard of lately.
+    pub managers: Vec<ManagerStatus>,
+    /// Workers heard of lately.
+    pub workers: Vec<WorkerStatus>,
+    /// The catalogue.
+    pub models: Vec<ModelStatus>,
+}
+
+/// `ServiceMetrics` of plan.md §4.1: figures since the answering manager's start, over all runs it heard of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceMetrics {
+    /// Runs that succeeded.
+    pub successes: u64,
+    /// Runs that failed by the client's fault.
+    pub client_faults: u64,
+    /// Runs that met back-pressure.
+    pub back_pressure: u64,
+    /// Runs that failed by the worker's fault.
+    pub worker_faults: u64,
+    /// Seconds of audio made.
+    pub audio_seconds: f64,
+    /// Seconds that engines worked.
+    pub engine_seconds: f64,
+    /// Jobs waiting now.
+    pub queue_depth: u64,
+    /// Workers able to speak now.
+    pub active_workers: u32,
+    /// Median of run times, in milliseconds, over the last 1,024 runs.
+    pub p50_ms: f64,
+    /// 95th percentile.
+    pub p95_ms: f64,
+    /// 99th percentile.
+    pub p99_ms: f64,
+}
+
+/// The answer to `tts.models.list`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelList {
+    /// The catalogue.
+    pub models: Vec<ModelDefinition>,
+}
+
+/// `tts.models.load`: puts a model into the catalogue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadModel {
+    /// The model.
+    pub model: ModelDefinition,
+}
+
+/// `tts.models.unload`: takes a model off the workers; with `remove`, out of the catalogue, and its queue is purged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnloadModel {
+    /// Its name.
+    pub model: ModelName,
+    /// Out of the catalogue too.
+    #[serde(default)]
+    pub remove: bool,
+}

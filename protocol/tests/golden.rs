@@ -1,0 +1,493 @@
+//! Golden vectors: every message of the wire as bytes, in both encodings, committed and compared to the letter.
+//!
+//! `tests/golden/NAME.json` is the 2.0 form, `NAME.hex` the 2.1 form. A change here is a change of the wire: run with
+//! `CHORUS_BLESS=1` to write the files anew, and read the difference as a peer of an older version would.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use chorus_protocol::codec::{Encoding, decode, encode};
+use chorus_protocol::fleet::*;
+use chorus_protocol::job::*;
+use chorus_protocol::model::*;
+use chorus_protocol::pipe::*;
+use chorus_protocol::plan::*;
+use chorus_protocol::request::*;
+use chorus_protocol::service::*;
+use chorus_protocol::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+const NOW_MS: u64 = 1_767_225_600_000;
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+fn file(name: &str, extension: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.{extension}"))
+}
+
+fn compare(name: &str, extension: &str, found: &str) {
+    let path = file(name, extension);
+    if std::env::var_os("CHORUS_BLESS").is_some() {
+        std::fs::write(&path, found).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}; CHORUS_BLESS=1 writes it", path.display()));
+    assert_eq!(found, kept, "{name}.{extension} has changed");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let lines = bytes.chunks(32).map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<String>());
+    lines.map(|line| line + "\n").collect()
+}
+
+fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, payload: T) {
+    let mut envelope = Envelope::request(payload, NOW_MS).traced(Some(TRACE.into()));
+    envelope.message_id = MessageId::new("6f1e2d3c-0000-4000-8000-000000000001").unwrap();
+    let packed = encode(&envelope, Encoding::MessagePack).unwrap();
+    compare(name, "hex", &hex(&packed));
+    assert_eq!(decode::<T>(&packed, 1 << 20).unwrap(), envelope, "{name}: MessagePack reads back");
+    let text = encode(&envelope, Encoding::Json).unwrap();
+    let pretty: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    compare(name, "json", &(serde_json::to_string_pretty(&pretty).unwrap() + "\n"));
+    assert_eq!(decode::<T>(&text, 1 << 20).unwrap(), envelope, "{name}: JSON reads back");
+}
+
+fn session() -> SessionId {
+    SessionId::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0007)
+}
+
+fn run() -> RunRef {
+    RunRef { session: session(), segment: 2, attempt: 1, run: RunId::from_u128(9) }
+}
+
+fn worker() -> WorkerId {
+    WorkerId::new("w-host-1").unwrap()
+}
+
+fn model() -> ModelName {
+    ModelName::new("tts_models/en/ljspeech/vits").unwrap()
+}
+
+fn speech() -> Speech {
+    Speech {
+        model: model(),
+        voice: Some("p225".into()),
+        language: Some("en".into()),
+        speed: Some(1.25),
+        pitch: None,
+        seed: Some(42),
+        priority: Priority::High,
+    }
+}
+
+fn error() -> ServiceError {
+    ServiceError::new(Reason::QueueFull, "the queue is full").retry_after_ms(250)
+}
+
+fn warning() -> Warning {
+    Warning { reason: "unspeakable".into(), message: "left out: 🎉".into(), segment: Some(2) }
+}
+
+fn request() -> SynthesisRequest {
+    SynthesisRequest {
+        text: "Grüße, 世界.".into(),
+        voice: Some("p225".into()),
+        model: Some("tts_models/en/ljspeech/vits".into()),
+        language: Some("en".into()),
+        speed: Some(1.25),
+        pitch: Some(-2.0),
+        output_format: Some(AudioFormat::Ogg),
+        output_path: Some("out.ogg".into()),
+        priority: Some(Priority::High),
+        metadata: json!({"caller": {"line": 3}}).as_object().cloned(),
+        deadline_ms: Some(5_000),
+        seed: Some(42),
+    }
+}
+
+fn result() -> SynthesisResult {
+    SynthesisResult {
+        success: true,
+        request_id: MessageId::new("req-1").unwrap(),
+        output_path: None,
+        duration: Some(1.5),
+        latency_ms: 120.25,
+        error: None,
+        metadata: Some(ResultMetadata {
+            model_used: model().to_string(),
+            worker_used: worker().to_string(),
+            cache_hit: false,
+            segments: 3,
+            retries: 1,
+            first_audio_ms: Some(80.5),
+            engine_ms: 79.0,
+            warnings: vec![warning()],
+        }),
+        audio: Some(audio::AudioRef {
+            format: AudioFormat::Wav,
+            sample_rate: 22_050,
+            data: Some(AudioData::from(vec![0, 1, 2, 255])),
+            bucket: None,
+            key: None,
+        }),
+    }
+}
+
+fn page() -> PlanPage {
+    let segment = |index, disposition| PlannedSegment {
+        index,
+        text: "Grüße.".into(),
+        pause_after_ms: 250,
+        class: JobClass::Urgent,
+        disposition,
+    };
+    let stored = Disposition::Stored { bucket: "tts-cache".into(), key: "k".into(), samples: 10, crc32: 7 };
+    PlanPage {
+        segments: vec![
+            segment(0, Disposition::Queued { attempt: 1, seq: 88 }),
+            segment(1, stored),
+            segment(2, Disposition::Refused { error: error() }),
+        ],
+        consumed_bytes: 12,
+        complete: false,
+        warnings: vec![warning()],
+    }
+}
+
+#[test]
+fn what_clients_and_managers_say() {
+    golden("synthesis_request", request());
+    golden("synthesis_result", result());
+    golden("service_error", error());
+    let id = MessageId::new("req-1").unwrap();
+    golden(
+        "audio_chunk",
+        AudioChunk {
+            request_id: id.clone(),
+            sequence: 1,
+            data: AudioData::from(vec![1, 2]),
+            format: AudioFormat::Pcm,
+            sample_rate: 22_050,
+            last: true,
+        },
+    );
+    let inbox = "_INBOX.abc.1".to_owned();
+    golden(
+        "open",
+        Open {
+            session: session(),
+            inbox: inbox.clone(),
+            request_id: id.clone(),
+            request: request(),
+            text_complete: true,
+            window: 8,
+        },
+    );
+    golden(
+        "opened",
+        Opened {
+            manager: ManagerId::new("m-1").unwrap(),
+            speech: speech(),
+            deadline_ms: 30_000,
+            attempt_timeout_ms: 10_000,
+            finish: false,
+            ready_workers: 2,
+            page: page(),
+        },
+    );
+    let retry = Retry {
+        segment: 1,
+        text: "again".into(),
+        attempt: 2,
+        class: JobClass::Urgent,
+        failures: 1,
+        tried: vec![worker()],
+        supersedes: Some(88),
+    };
+    golden(
+        "advance",
+        Advance {
+            session: session(),
+            inbox,
+            request_id: id,
+            speech: speech(),
+            next_segment: 3,
+            text: "rest".into(),
+            text_complete: true,
+            window: 2,
+            urgent: false,
+            retries: vec![retry],
+            lookups: vec![Lookup { segment: 2, attempt: 1, seq: 89 }],
+        },
+    );
+    golden(
+        "advanced",
+        Advanced {
+            page: page(),
+            ready_workers: 2,
+            retries: vec![RetryAnswer {
+                segment: 1,
+                disposition: Disposition::Queued { attempt: 2, seq: 90 },
+            }],
+            lookups: vec![LookupAnswer { segment: 2, attempt: 1, present: true }],
+        },
+    );
+    golden("cancel", Cancel { session: session(), seqs: vec![88, 89], workers: vec![worker()] });
+    golden("finish", Finish { session: session(), result: result() });
+    golden("finished", Finished { result: result() });
+}
+
+#[test]
+fn what_workers_and_sessions_say() {
+    let job = Job {
+        session: session(),
+        segment: 2,
+        attempt: 1,
+        text: "Grüße.".into(),
+        speech: speech(),
+        class: JobClass::High,
+    };
+    golden("job", job);
+    golden(
+        "started",
+        Started {
+            run: run(),
+            worker: worker(),
+            incarnation: Incarnation::from_u128(4),
+            deliveries: 1,
+            overlapped: true,
+        },
+    );
+    golden("started_go", StartedAnswer::Go);
+    golden("started_stop", StartedAnswer::Stop { reason: StopReason::Superseded });
+    golden("run_chunk", RunChunk { run: run(), seq: 0, data: AudioData::from(vec![1, 0, 2, 0]) });
+    golden("chunk_grant", ChunkGrant { chunks: 16 });
+    let spoken = Spoken {
+        data: AudioData::from(vec![3, 0]),
+        chunks: 2,
+        samples: 3,
+        sample_rate: 22_050,
+        crc32: 0xdead_beef,
+        engine_ms: 79.5,
+        warnings: vec![warning()],
+    };
+    golden("result_spoken", RunResult { run: run(), worker: worker(), outcome: RunOutcome::Spoken(spoken) });
+    let failed =
+        Failed { error: ServiceError::new(Reason::EngineCrashed, "gone"), stderr: vec!["Segfault".into()] };
+    golden("result_failed", RunResult { run: run(), worker: worker(), outcome: RunOutcome::Failed(failed) });
+    golden("result_accepted", ResultAnswer::Accepted);
+    golden("result_stale", ResultAnswer::Stale);
+    golden("result_resend", ResultAnswer::Resend { from: 1 });
+    golden(
+        "outcome",
+        Outcome {
+            run: run(),
+            worker: worker(),
+            model: model(),
+            class: JobClass::High,
+            outcome: OutcomeKind::WorkerFault,
+            engine_ms: 1.5,
+            run_ms: 2.5,
+            text_chars: 6,
+            samples: 0,
+            sample_rate: 0,
+            error: Some(ServiceError::new(Reason::EngineCrashed, "gone")),
+        },
+    );
+}
+
+fn definition() -> ModelDefinition {
+    ModelDefinition {
+        name: model(),
+        engine: "coqui".into(),
+        source: ModelSource::Path { path: "/models/ljspeech".into(), config_path: None },
+        aliases: vec!["alloy".into()],
+        default: true,
+        voices: vec!["p225".into()],
+        languages: vec!["en".into()],
+        max_text_chars: Some(250),
+        sha256: None,
+        options: json!({"computeMs": 20}).as_object().cloned().unwrap(),
+    }
+}
+
+fn worker_heartbeat() -> WorkerHeartbeat {
+    WorkerHeartbeat {
+        worker: worker(),
+        incarnation: Incarnation::from_u128(4),
+        sequence: 3,
+        pid: 100,
+        engine_pid: Some(101),
+        host: "host".into(),
+        version: "0.1.0".into(),
+        engine: "coqui".into(),
+        device: Device { kind: "cpu".into(), name: "cpu".into(), threads: 2, memory_bytes: None },
+        models: vec![LoadedModel {
+            name: model(),
+            state: ModelState::Ready,
+            sample_rate: Some(22_050),
+            load_ms: Some(3_900.0),
+            error: None,
+        }],
+        credits: Credits { total: 2, free: 1 },
+        in_flight: 1,
+        jobs_done: 7,
+        jobs_failed: 1,
+        engine_restarts: 0,
+        rss_bytes: 1 << 30,
+        cpu_percent: 150.5,
+        gpu_memory_bytes: None,
+        latency: LatencyFigures { p50_ms: 90.0, p95_ms: 120.0, p99_ms: 130.0, real_time_factor: 0.1 },
+        uptime_ms: 60_000,
+        draining: false,
+    }
+}
+
+fn manager_heartbeat() -> ManagerHeartbeat {
+    ManagerHeartbeat {
+        manager: ManagerId::new("m-1").unwrap(),
+        incarnation: Incarnation::from_u128(5),
+        sequence: 3,
+        pid: 99,
+        host: "host".into(),
+        version: "0.1.0".into(),
+        sessions: 2,
+        uptime_ms: 60_000,
+    }
+}
+
+#[test]
+fn what_the_fleet_says_of_itself() {
+    golden("heartbeat_worker", Heartbeat::Worker(Box::new(worker_heartbeat())));
+    golden("heartbeat_manager", Heartbeat::Manager(manager_heartbeat()));
+    golden("ping", Ping { incarnation: Incarnation::from_u128(4) });
+    let progress = RunProgress { run: RunId::from_u128(9), job: run().job(), frames: 3, idle_ms: 12 };
+    golden("pong", Pong { incarnation: Incarnation::from_u128(4), runs: vec![progress] });
+    golden("order_stop", WorkerOrder::Stop { session: session() });
+    golden("order_drain", WorkerOrder::Drain);
+    golden("order_load", WorkerOrder::Load { model: Box::new(definition()) });
+    golden("order_unload", WorkerOrder::Unload { model: model() });
+    golden("order_taken", OrderTaken { incarnation: Incarnation::from_u128(4) });
+    golden(
+        "fleet_event",
+        FleetEvent {
+            kind: "workerLost".into(),
+            worker_id: Some(worker()),
+            incarnation: Some(Incarnation::from_u128(4)),
+            message: "no heartbeat for 5000 ms".into(),
+            details: json!({"ageMs": 5000}).as_object().cloned().unwrap(),
+        },
+    );
+    golden("ask", Ask {});
+    golden("model_list", ModelList { models: vec![definition()] });
+    golden("load_model", LoadModel { model: definition() });
+    golden("unload_model", UnloadModel { model: model(), remove: true });
+    golden(
+        "service_metrics",
+        ServiceMetrics { successes: 5, queue_depth: 2, p50_ms: 90.5, ..Default::default() },
+    );
+    golden(
+        "service_status",
+        ServiceStatus {
+            state: ServiceState::Ready,
+            nats: BrokerStatus {
+                url: "nats://127.0.0.1:4222".into(),
+                version: "2.15.1".into(),
+                max_payload: 1 << 20,
+            },
+            managers: vec![ManagerStatus {
+                id: "m-1".into(),
+                last_heartbeat_ms: 10,
+                heartbeat: manager_heartbeat(),
+            }],
+            workers: vec![WorkerStatus {
+                id: "w-host-1".into(),
+                last_heartbeat_ms: 20,
+                heartbeat: worker_heartbeat(),
+            }],
+            models: vec![ModelStatus {
+                name: model(),
+                default: true,
+                aliases: vec!["alloy".into()],
+                ready_workers: 1,
+                queued: 0,
+            }],
+        },
+    );
+}
+
+#[test]
+fn what_goes_through_the_pipe() {
+    golden("pipe_hello", EngineRequest::Hello { accept: version::ACCEPT.into(), worker: "w-host-1".into() });
+    golden("pipe_load", EngineRequest::Load { model: Box::new(definition()) });
+    golden("pipe_unload", EngineRequest::Unload { model: model().to_string() });
+    golden(
+        "pipe_synthesize",
+        EngineRequest::Synthesize(Box::new(EngineSpeech {
+            model: model().to_string(),
+            text: "Grüße.".into(),
+            voice: None,
+            language: None,
+            speed: Some(1.25),
+            pitch: None,
+            seed: Some(42),
+            job: Some(run()),
+        })),
+    );
+    golden("pipe_cancel", EngineRequest::Cancel { message_id: MessageId::new("m").unwrap() });
+    golden("pipe_ping", EngineRequest::Ping);
+    golden("pipe_shutdown", EngineRequest::Shutdown);
+    golden("pipe_chunk", EngineEvent::Chunk { seq: 0, data: AudioData::from(vec![1, 0]) });
+    golden("pipe_progress", EngineEvent::Progress { stage: "load".into(), other: serde_json::Map::new() });
+    golden(
+        "pipe_hello_answer",
+        HelloAnswer {
+            version: version::V2_1,
+            engine: EngineInfo {
+                name: "coqui".into(),
+                version: "0.1.0".into(),
+                library: "coqui-tts 0.28.0".into(),
+            },
+            pid: 101,
+            device: Device { kind: "cpu".into(), name: "cpu".into(), threads: 2, memory_bytes: None },
+            capabilities: Capabilities {
+                speed: true,
+                seed: true,
+                cancel: true,
+                lanes: 1,
+                max_batch: 1,
+                ..Default::default()
+            },
+        },
+    );
+    golden(
+        "pipe_load_answer",
+        LoadAnswer {
+            sample_rate: 22_050,
+            voices: vec![],
+            languages: vec![],
+            load_ms: 3_900.0,
+            warmup_ms: 120.0,
+            max_text_chars: None,
+            rss_bytes: 600_000_000,
+        },
+    );
+    golden(
+        "pipe_spoken",
+        SpokenAnswer {
+            seq: 1,
+            data: AudioData::from(vec![3, 0]),
+            chunks: 2,
+            samples: 3,
+            sample_rate: 22_050,
+            crc32: 7,
+            engine_ms: 79.5,
+            warnings: vec![EngineWarning {
+                reason: "unspeakable".into(),
+                message: "left out".into(),
+                characters: "🎉".into(),
+            }],
+        },
+    );
+}
