@@ -1,0 +1,106 @@
+//! Audio at rest: encoded replies and the segments of durable jobs, in an object bucket that forgets by itself.
+//!
+//! Objects are cut into chunks and checked by digest by the client library. Nothing here is on the way to first audio.
+
+use std::future::Future;
+use std::time::Duration;
+
+use async_nats::jetstream::object_store::{DeleteErrorKind, GetErrorKind, ObjectMetadata, ObjectStore};
+use bytes::Bytes;
+use chorus_protocol::names;
+use tokio::io::AsyncReadExt;
+
+use crate::bus::{Bus, bounded};
+use crate::error::{BusError, BusErrorKind};
+
+/// How long one object may take, whatever its size.
+const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// No more room than this is made before the first byte came, whatever size the object claims.
+const FIRST_RESERVE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The audio bucket. Cheap to clone.
+#[derive(Clone)]
+pub struct AudioStore {
+    bus: Bus,
+}
+
+impl AudioStore {
+    pub(crate) fn new(bus: Bus) -> Self {
+        Self { bus }
+    }
+
+    /// Keeps `bytes` under `key` until the bucket's TTL has passed; replaces what was there.
+    ///
+    /// # Errors
+    /// `NotFound` when the bucket is missing (see [`Bus::ensure_layout`]), `Refused` when it is full, `Timeout`,
+    /// `Disconnected`.
+    pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), BusError> {
+        let store = self.store().await?;
+        let about = ObjectMetadata { name: key.to_owned(), ..ObjectMetadata::default() };
+        let mut reader = &bytes[..];
+        let put = self.within(key, store.put(about, &mut reader)).await?;
+        put.map(|_| ()).map_err(|error| refused("stored", key, error))
+    }
+
+    /// What is kept under `key`, checked against its digest.
+    ///
+    /// # Errors
+    /// `NotFound` when there is nothing (any more), `Malformed` when it is damaged, else as of [`AudioStore::put`].
+    pub async fn get(&self, key: &str) -> Result<Bytes, BusError> {
+        let store = self.store().await?;
+        let reading = async {
+            let mut object = store.get(key).await.map_err(|error| match error.kind() {
+                GetErrorKind::NotFound => missing(key),
+                _ => refused("read", key, error),
+            })?;
+            let mut bytes = Vec::with_capacity(object.info().size.min(FIRST_RESERVE_BYTES));
+            object.read_to_end(&mut bytes).await.map_err(|error| {
+                BusError::caused(BusErrorKind::Malformed, format!("the audio {key} is damaged"), error)
+            })?;
+            Ok(Bytes::from(bytes))
+        };
+        self.within(key, reading).await?
+    }
+
+    /// Forgets what is kept under `key`; nothing happens when there is nothing.
+    ///
+    /// # Errors
+    /// As of [`AudioStore::put`].
+    pub async fn delete(&self, key: &str) -> Result<(), BusError> {
+        let store = self.store().await?;
+        match self.within(key, store.delete(key)).await? {
+            Err(error) if error.kind() != DeleteErrorKind::NotFound => Err(refused("deleted", key, error)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn store(&self) -> Result<&ObjectStore, BusError> {
+        let inner = &self.bus.inner;
+        inner.ready(inner.request_timeout).await?;
+        let bucket = names::AUDIO_BUCKET;
+        let opening = inner.audio.get_or_try_init(|| inner.jetstream.get_object_store(bucket));
+        match bounded(inner.request_timeout, opening).await {
+            Some(opened) => opened.map_err(|error| {
+                let message = format!("the object bucket {bucket} cannot be opened");
+                BusError::caused(BusErrorKind::NotFound, message, error)
+            }),
+            None => Err(BusError::new(
+                BusErrorKind::Timeout,
+                format!("the object bucket {bucket} did not answer"),
+            )),
+        }
+    }
+
+    async fn within<T>(&self, key: &str, operation: impl Future<Output = T>) -> Result<T, BusError> {
+        let timeout = || BusError::new(BusErrorKind::Timeout, format!("the audio {key} took too long"));
+        bounded(OBJECT_TIMEOUT, Box::pin(operation)).await.ok_or_else(timeout)
+    }
+}
+
+fn missing(key: &str) -> BusError {
+    BusError::new(BusErrorKind::NotFound, format!("there is no audio under {key} (any more)"))
+}
+
+fn refused(what: &str, key: &str, error: impl std::error::Error + Send + Sync + 'static) -> BusError {
+    BusError::caused(BusErrorKind::Refused, format!("the audio {key} cannot be {what}"), error)
+}
