@@ -1,0 +1,50 @@
+//! Figures that a session works with.
+
+use std::time::Duration;
+
+use chorus_runtime::retry::RetryPolicy;
+
+/// Configuration of the sessions of a process.
+#[derive(Debug, Clone)]
+pub struct SessionHostConfig {
+    /// Sessions that may be open at once; a further one is refused.
+    pub max_sessions: usize,
+    /// Segments that may be queued, spoken, or waiting for the listener at once, per session.
+    pub window: u32,
+    /// The most PCM that is kept for one segment, in bytes. The default is two minutes at 48 kHz.
+    pub max_segment_bytes: usize,
+    /// How long an unstarted job is left alone before a manager is asked whether it is still there.
+    pub lookup_interval: Duration,
+    /// After first audio: how long nothing may move while the listener waits.
+    pub stall_timeout: Duration,
+    /// How long managers may stay silent at an opening before it fails.
+    pub open_patience: Duration,
+    /// How long `afterSynthesis` may take, as seen from here.
+    pub finish_timeout: Duration,
+    /// Delays of retries from the second failure on; `max_attempts` is the number of failures that end a request.
+    pub retry: RetryPolicy,
+    /// Delays between questions that managers do not answer.
+    pub ask_again: RetryPolicy,
+}
+
+impl Default for SessionHostConfig {
+    fn default() -> Self {
+        Self {
+            max_sessions: 4096,
+            window: 8,
+            max_segment_bytes: 2 * 60 * 48_000 * 2,
+            lookup_interval: Duration::from_secs(2),
+            stall_timeout: Duration::from_secs(30),
+            open_patience: Duration::from_secs(5),
+            finish_timeout: Duration::from_secs(3),
+            retry: RetryPolicy { max_attempts: Some(5), budget: None, ..RetryPolicy::default() },
+            ask_again: RetryPolicy {
+                initial_delay: Duration::from_millis(100),
+                max_delay: Duration::from_secs(1),
+                max_attempts: None,
+                budget: None,
+                ..RetryPolicy::default()
+            },
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! One session's task: carries out what the state machine says, and tells it what happens.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use chorus_bus::Incoming;
+use chorus_protocol::job::{CHUNKS_PER_GRANT, ChunkGrant, RunChunk, RunResult, Started};
+use chorus_protocol::names::SessionSubject;
+use chorus_protocol::plan::{Advanced, Finished, Opened};
+use chorus_protocol::{ServiceError, SessionId};
+use chorus_runtime::telemetry::TraceContext;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Delivered, SESSION_BACKLOG, Shared};
+use crate::session::{Action, Session};
+use crate::speaking::{SpeechEvent, Taken};
+
+enum Answer {
+    Opened(SessionId, Result<Opened, ServiceError>),
+    Advanced(Result<Advanced, ServiceError>),
+    Finished(Result<Finished, ServiceError>),
+}
+
+pub(super) struct SessionTask {
+    shared: Arc<Shared>,
+    session: Session,
+    events: mpsc::Sender<SpeechEvent>,
+    taken: Arc<Taken>,
+    cancel: CancellationToken,
+    traceparent: String,
+    registered: Option<SessionId>,
+    mailbox: mpsc::Receiver<Delivered>,
+    mailbox_address: mpsc::Sender<Delivered>,
+    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
+}
+
+impl SessionTask {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        session: Session,
+        events: mpsc::Sender<SpeechEvent>,
+        taken: Arc<Taken>,
+        cancel: CancellationToken,
+        traceparent: Option<String>,
+    ) -> Self {
+        let (mailbox_address, mailbox) = mpsc::channel(SESSION_BACKLOG);
+        let traceparent = TraceContext::continue_from(traceparent.as_deref()).traceparent();
+        let mut task = Self {
+            shared,
+            session,
+            events,
+            taken,
+            cancel,
+            traceparent,
+            registered: None,
+            mailbox,
+            mailbox_address,
+            answers: FuturesUnordered::new(),
+        };
+        // Before the first await, so that `SessionHost::active` counts it at once.
+        task.register();
+        task
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            self.carry_out().await;
+            if self.session.is_ended() {
+                return;
+            }
+            let timer = self.session.timer().map(tokio::time::Instant::from_std);
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => self.session.on_cancel(self.now()),
+                Some(delivered) = self.mailbox.recv() => self.take(delivered).await,
+                Some(answer) = self.answers.next(), if !self.answers.is_empty() => self.take_answer(answer),
+                () = self.taken.changed.notified() => {
+                    let segments = self.taken.segments.swap(0, Ordering::AcqRel);
+                    self.session.on_taken(segments, self.now());
+                }
+                () = sleep_until(timer) => self.session.on_tick(self.now()),
+            }
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.shared.clock.now()
+    }
+
+    fn register(&mut self) {
+        let id = self.session.id();
+        if self.registered == Some(id) {
+            return;
+        }
+        let mut sessions = self.shared.sessions();
+        if let Some(old) = self.registered.replace(id) {
+            sessions.remove(&old);
+        }
+        sessions.insert(id, self.mailbox_address.clone());
+    }
+
+    async fn carry_out(&mut self) {
+        self.register();
+        for action in self.session.take_actions() {
+            match action {
+                Action::Open(open) => {
+                    let (port, trace) = (Arc::clone(&self.shared.port), self.traceparent.clone());
+                    self.answers.push(Box::pin(async move {
+                        Answer::Opened(open.session, port.open(*open, Some(trace)).await)
+                    }));
+                }
+                Action::Advance(advance) => {
+                    let (port, trace) = (Arc::clone(&self.shared.port), self.traceparent.clone());
+                    self.answers.push(Box::pin(async move {
+                        Answer::Advanced(port.advance(*advance, Some(trace)).await)
+                    }));
+                }
+                Action::Finish(finish) => {
+                    let (port, trace) = (Arc::clone(&self.shared.port), self.traceparent.clone());
+                    self.answers.push(Box::pin(async move {
+                        Answer::Finished(port.finish(*finish, Some(trace)).await)
+                    }));
+                }
+                Action::Cancel(cancel) => self.shared.port.cancel(cancel).await,
+                Action::Accepted(model) => self.tell(SpeechEvent::Accepted { model }),
+                Action::Audio(piece) => self.tell(SpeechEvent::Audio(piece)),
+                Action::End(result) => self.tell(SpeechEvent::Ended(result)),
+            }
+        }
+    }
+
+    fn tell(&mut self, event: SpeechEvent) {
+        match self.events.try_send(event) {
+            // The listener is gone; the cancellation that its drop causes is on its way.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::error!(session = %self.session.id(), "the listener's channel is full in spite of its reserve");
+                self.cancel.cancel();
+            }
+        }
+    }
+
+    fn take_answer(&mut self, answer: Answer) {
+        let now = self.now();
+        match answer {
+            Answer::Opened(id, opened) if id == self.session.id() => self.session.on_opened(opened, now),
+            Answer::Opened(id, _) => tracing::debug!(%id, "an answer to an opening that was given up"),
+            Answer::Advanced(advanced) => self.session.on_advanced(advanced, now),
+            Answer::Finished(finished) => self.session.on_finished(finished),
+        }
+    }
+
+    async fn take(&mut self, delivered: Delivered) {
+        let now = self.now();
+        match delivered {
+            Delivered::WorkerLost(worker, incarnation) => {
+                self.session.on_worker_lost(&worker, incarnation, now)
+            }
+            Delivered::Message(SessionSubject::Chunk, message) => self.take_chunk(&message, now).await,
+            Delivered::Message(SessionSubject::Started, message) => {
+                if let Some(started) = read::<Started>(&message) {
+                    let answer = self.session.on_started(&started.payload, now);
+                    self.shared.answer(&message, &started.message_id, answer).await;
+                }
+            }
+            Delivered::Message(SessionSubject::Result, message) => {
+                if let Some(result) = read::<RunResult>(&message) {
+                    let answer = self.session.on_result(result.payload, now);
+                    self.shared.answer(&message, &result.message_id, answer).await;
+                }
+            }
+        }
+    }
+
+    async fn take_chunk(&mut self, message: &Incoming, now: Instant) {
+        let Some(chunk) = read::<RunChunk>(message) else { return };
+        let counts = self.session.on_chunk(chunk.payload, now);
+        if message.reply().is_some() {
+            let grant = ChunkGrant { chunks: if counts { CHUNKS_PER_GRANT } else { 0 } };
+            self.shared.answer(message, &chunk.message_id, grant).await;
+        }
+    }
+}
+
+impl Drop for SessionTask {
+    fn drop(&mut self) {
+        if let Some(id) = self.registered {
+            self.shared.sessions().remove(&id);
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(message: &Incoming) -> Option<chorus_protocol::Envelope<T>> {
+    match message.decode() {
+        Ok(envelope) => Some(envelope),
+        Err(error) => {
+            tracing::warn!(subject = %message.subject(), %error, "a worker's message cannot be read");
+            None
+        }
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

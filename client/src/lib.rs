@@ -1,0 +1,23 @@
+//! The session: the client side of a request, and the arbiter of its segments.
+//!
+//! [`session`] decides, as a pure state machine: which run of a segment counts, what is asked again and when, when a
+//! request has failed. [`host`] runs the sessions of a process: one subscription, one task per session that carries out
+//! what the machine says. [`port`] is how a session reaches managers; [`speaking`] is what the listener holds.
+//!
+//! ```text
+//!  listener ── Speaking ── session task ── Session (pure)
+//!                              │   ▲ started, chunk, result (from workers, through the host's one subscription)
+//!                              ▼
+//!                        ManagerPort: open, advance, finish, cancel
+//! ```
+
+pub mod config;
+pub mod host;
+pub mod port;
+pub mod session;
+pub mod speaking;
+
+pub use config::SessionHostConfig;
+pub use host::SessionHost;
+pub use port::{BusPort, ManagerPort};
+pub use speaking::{AudioPiece, CollectedAudio, SpeakAsk, Speaking, SpeechEvent, collect};

@@ -1,0 +1,195 @@
+//! One segment and the run of it that counts.
+//!
+//! ```text
+//!              started            result, whole
+//!   Queued ───────────▶ Running ───────────────▶ Spoken ──▶ Released
+//!     ▲  │ gone            │ failed, lost, late
+//!     │  ▼                 ▼
+//!     └── Retry (attempt + 1) ◀┘
+//! ```
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chorus_protocol::job::{Started, StartedAnswer, StopReason};
+use chorus_protocol::{Attempt, Incarnation, JobClass, RunId, ServiceError, WorkerId};
+use chorus_runtime::retry::{Retries, RetryPolicy};
+
+use super::pieces::Pieces;
+
+/// Runs of one segment whose verdict is remembered, so that a repeated question gets the same answer.
+const MAX_JUDGED: usize = 64;
+
+/// Attempts at one segment, whatever the reasons, after which the request fails.
+pub(super) const MAX_ATTEMPTS: Attempt = 64;
+
+/// A segment.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// What it says; unknown while a worker was faster than the manager's answer.
+    pub text: Option<String>,
+    pub pause_after_ms: u32,
+    pub class: JobClass,
+    pub attempt: Attempt,
+    /// Sequence of the current attempt's job, once known.
+    pub seq: Option<u64>,
+    /// Engine failures so far, and on which workers.
+    pub failures: u32,
+    pub failed_on: Vec<WorkerId>,
+    pub tried: Vec<WorkerId>,
+    retries: Retries,
+    first_failure: Option<Instant>,
+    stopped: Vec<RunId>,
+    pub state: State,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// In the queue, as far as is known.
+    Queued { lookup_at: Instant },
+    /// A worker has it.
+    Running(Run),
+    /// To be asked of a manager again, as `attempt`.
+    Retry { at: Instant, class: JobClass, supersedes: Option<u64> },
+    /// Whole and checked.
+    Spoken { run: RunId, audio: Bytes, sample_rate: u32 },
+    /// Handed to the listener.
+    Released { run: Option<RunId> },
+}
+
+/// The run that counts.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub id: RunId,
+    pub worker: WorkerId,
+    pub incarnation: Incarnation,
+    pub deliveries: u64,
+    pub pieces: Pieces,
+    pub moved_at: Instant,
+    pub resends: u32,
+}
+
+impl Segment {
+    pub fn queued(now: Instant, lookup_interval: Duration, retry: &RetryPolicy) -> Self {
+        Self {
+            text: None,
+            pause_after_ms: 0,
+            class: JobClass::Normal,
+            attempt: 1,
+            seq: None,
+            failures: 0,
+            failed_on: Vec::new(),
+            tried: Vec::new(),
+            retries: retry.start(),
+            first_failure: None,
+            stopped: Vec::new(),
+            state: State::Queued { lookup_at: now + lookup_interval },
+        }
+    }
+
+    /// Judges a run that says it has begun. The newest run of the current attempt goes; a repeated question gets the
+    /// answer it got before.
+    pub fn judge(&mut self, started: &Started, now: Instant) -> StartedAnswer {
+        let run = started.run.run;
+        let stop = |reason| StartedAnswer::Stop { reason };
+        match &self.state {
+            State::Spoken { run: accepted, .. } | State::Released { run: Some(accepted) }
+                if *accepted == run =>
+            {
+                return StartedAnswer::Go;
+            }
+            State::Spoken { .. } | State::Released { .. } => return stop(StopReason::Accepted),
+            State::Running(current) if current.id == run => return StartedAnswer::Go,
+            State::Running(current)
+                if started.run.attempt == self.attempt && current.deliveries > started.deliveries =>
+            {
+                return stop(StopReason::Superseded);
+            }
+            State::Running(_) | State::Queued { .. } | State::Retry { .. } => {}
+        }
+        if started.run.attempt != self.attempt || self.stopped.contains(&run) {
+            return stop(StopReason::Superseded);
+        }
+        self.supersede_run();
+        if !self.tried.contains(&started.worker) {
+            self.tried.push(started.worker.clone());
+        }
+        self.state = State::Running(Run {
+            id: run,
+            worker: started.worker.clone(),
+            incarnation: started.incarnation,
+            deliveries: started.deliveries,
+            pieces: Pieces::default(),
+            moved_at: now,
+            resends: 0,
+        });
+        StartedAnswer::Go
+    }
+
+    /// The run that counts, if `run` is it.
+    pub fn running(&mut self, attempt: Attempt, run: RunId) -> Option<&mut Run> {
+        match &mut self.state {
+            State::Running(current) if current.id == run && self.attempt == attempt => Some(current),
+            _ => None,
+        }
+    }
+
+    /// Counts an engine failure on the worker that has it.
+    pub fn count_failure(&mut self) {
+        self.failures += 1;
+        if let State::Running(run) = &self.state
+            && !self.failed_on.contains(&run.worker)
+        {
+            self.failed_on.push(run.worker.clone());
+        }
+    }
+
+    /// Makes the next attempt due. The first retry is immediate and urgent; further ones wait, at least `at_least`.
+    /// `None` when the policy allows no more.
+    pub fn schedule_retry(&mut self, now: Instant, counted: bool, at_least: Duration) -> Option<()> {
+        let first = self.attempt == 1;
+        let delay = if first || !counted {
+            at_least
+        } else {
+            let elapsed = now - *self.first_failure.get_or_insert(now);
+            self.retries.next_delay_at_least(elapsed, at_least)?
+        };
+        if self.attempt >= MAX_ATTEMPTS {
+            return None;
+        }
+        self.supersede_run();
+        let class = if first { JobClass::Urgent } else { self.class };
+        self.state = State::Retry { at: now + delay, class, supersedes: self.seq.take() };
+        self.attempt += 1;
+        Some(())
+    }
+
+    fn supersede_run(&mut self) {
+        if let State::Running(old) = &self.state {
+            if self.stopped.len() == MAX_JUDGED {
+                self.stopped.remove(0);
+            }
+            self.stopped.push(old.id);
+        }
+    }
+
+    /// Whether it still holds a place in the window.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.state, State::Released { .. })
+    }
+
+    /// When something must be done about it if nothing happens.
+    pub fn timer(&self, attempt_timeout: Duration) -> Option<Instant> {
+        match &self.state {
+            State::Queued { lookup_at } => Some(*lookup_at),
+            State::Running(run) => Some(run.moved_at + attempt_timeout),
+            State::Retry { at, .. } if self.text.is_some() => Some(*at),
+            State::Retry { .. } | State::Spoken { .. } | State::Released { .. } => None,
+        }
+    }
+}
+
+/// Whether an error means that this segment's words, and not the request, are at fault.
+pub(super) fn is_unspeakable(error: &ServiceError) -> bool {
+    error.reason() == Some(chorus_protocol::Reason::Unspeakable)
+}
