@@ -22,16 +22,14 @@ mod vorbis;
 
 use thiserror::Error;
 
-pub use format::AudioFormat;
+pub use chorus_protocol::AudioFormat;
+pub use format::{carried_rate, is_built};
 
 use crate::resample::{ResampleError, Resampler};
 
 /// Why sound could not be encoded.
 #[derive(Debug, Error)]
 pub enum EncodeError {
-    /// No format has this name.
-    #[error("{0:?} is no audio format")]
-    UnknownFormat(String),
     /// The format's encoder is not part of this build.
     #[error("this build has no encoder for {0}")]
     NotBuilt(AudioFormat),
@@ -90,7 +88,7 @@ pub fn encoder(format: AudioFormat, config: &EncoderConfig) -> Result<Box<dyn En
     if config.sample_rate == 0 {
         return Err(EncodeError::SampleRate { format, sample_rate: 0 });
     }
-    let rate = format.carried_rate(config.sample_rate);
+    let rate = carried_rate(format, config.sample_rate);
     if rate == config.sample_rate {
         return encoder_at_rate(format, config);
     }

@@ -91,8 +91,8 @@ impl AudioFormat {
     /// All of them.
     pub const ALL: [Self; 6] = [Self::Wav, Self::Mp3, Self::Ogg, Self::Opus, Self::Flac, Self::Pcm];
 
-    /// As it stands on the wire and as a file's extension.
-    pub fn as_str(self) -> &'static str {
+    /// Its name on the wire, and a file's extension.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Wav => "wav",
             Self::Mp3 => "mp3",
@@ -101,6 +101,38 @@ impl AudioFormat {
             Self::Flac => "flac",
             Self::Pcm => "pcm",
         }
+    }
+
+    /// Its media type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Wav => "audio/wav",
+            Self::Mp3 => "audio/mpeg",
+            Self::Ogg => "audio/ogg",
+            Self::Opus => "audio/ogg; codecs=opus",
+            Self::Flac => "audio/flac",
+            Self::Pcm => "audio/pcm",
+        }
+    }
+}
+
+impl std::fmt::Display for AudioFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that no format has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no audio format; there are wav, mp3, ogg, opus, flac and pcm")]
+pub struct UnknownFormat(pub String);
+
+impl std::str::FromStr for AudioFormat {
+    type Err = UnknownFormat;
+
+    fn from_str(name: &str) -> Result<Self, UnknownFormat> {
+        let found = Self::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| UnknownFormat(name.chars().take(32).collect()))
     }
 }
 

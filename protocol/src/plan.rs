@@ -67,6 +67,10 @@ pub struct Opened {
     pub attempt_timeout_ms: u64,
     /// Whether a hook wants to see the result (`tts.finish`).
     pub finish: bool,
+    /// The text as `beforeSynthesis` left it, where a hook changed it: what the session goes on with. Only for a text that
+    /// was complete when it was opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// Workers that could speak it now: decides whether a deadline passed for want of a worker.
     #[serde(default)]
     pub ready_workers: u32,

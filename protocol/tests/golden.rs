@@ -192,6 +192,7 @@ fn what_clients_and_managers_say() {
             deadline_ms: 30_000,
             attempt_timeout_ms: 10_000,
             finish: false,
+            text: Some("as a hook left it".into()),
             ready_workers: 2,
             page: page(),
         },

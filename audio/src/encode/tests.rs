@@ -37,9 +37,8 @@ fn formats_are_known_by_name() {
     for format in AudioFormat::ALL {
         assert_eq!(format.name().to_uppercase().parse::<AudioFormat>().unwrap(), format);
         let made = encoder(format, &EncoderConfig { sample_rate: 22_050, total_samples: None });
-        assert!(made.is_ok() == format.is_built(), "{format}");
+        assert!(made.is_ok() == is_built(format), "{format}");
     }
-    assert!(matches!("midi".parse::<AudioFormat>(), Err(EncodeError::UnknownFormat(_))));
     let config = EncoderConfig { sample_rate: 0, total_samples: None };
     assert!(matches!(encoder(AudioFormat::Wav, &config), Err(EncodeError::SampleRate { .. })));
 }
@@ -47,7 +46,7 @@ fn formats_are_known_by_name() {
 #[test]
 fn every_format_streams_alike_however_it_is_fed() {
     let samples = voice(22_050);
-    for format in AudioFormat::ALL.into_iter().filter(|format| format.is_built()) {
+    for format in AudioFormat::ALL.into_iter().filter(|format| is_built(*format)) {
         let whole = encode_in_pieces(format, &samples, 22_050, usize::MAX);
         assert_eq!(encode_in_pieces(format, &samples, 22_050, 777), whole, "{format}");
         assert!(
@@ -60,7 +59,7 @@ fn every_format_streams_alike_however_it_is_fed() {
 #[test]
 fn every_compressed_format_gives_sound_before_the_end() {
     let samples = voice(22_050);
-    for format in AudioFormat::ALL.into_iter().filter(|format| format.is_built()) {
+    for format in AudioFormat::ALL.into_iter().filter(|format| is_built(*format)) {
         let mut encoder =
             encoder(format, &EncoderConfig { sample_rate: 22_050, total_samples: None }).unwrap();
         let header = encoder.push(&[]).unwrap().len();

@@ -6,6 +6,7 @@ use chorus_protocol::plan::{Advanced, Disposition, Finished, Opened, PlanPage, P
 use chorus_protocol::request::ResultMetadata;
 use chorus_protocol::{Reason, ServiceError, Warning};
 
+use super::question::Rest;
 use super::segment::{Segment, State};
 use super::{Action, Phase, Session, Terms};
 
@@ -30,6 +31,10 @@ impl Session {
         self.deadline = self.opened_at + Duration::from_millis(opened.deadline_ms);
         self.actions.push(Action::Accepted(opened.speech.model.clone()));
         let (_, all_given) = self.rest.next_part();
+        if let Some(text) = opened.text.filter(|_| all_given) {
+            self.rest = Rest::new(text);
+        }
+        let (_, all_planned) = self.rest.next_part();
         self.phase = Phase::Speaking(Box::new(Terms {
             speech: opened.speech,
             attempt_timeout: Duration::from_millis(opened.attempt_timeout_ms.max(1)),
@@ -37,7 +42,7 @@ impl Session {
         }));
         self.ask_again.reset();
         self.moved_at = now;
-        self.take_page(opened.page, all_given, now);
+        self.take_page(opened.page, all_given && all_planned, now);
         self.pump(now);
     }
 

@@ -130,6 +130,7 @@ impl World {
                         deadline_ms: 20_000,
                         attempt_timeout_ms: 1_000,
                         finish: false,
+                        text: None,
                         ready_workers: 1,
                         page,
                     };

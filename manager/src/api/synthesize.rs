@@ -1,0 +1,203 @@
+//! `tts.synthesize`: one question, one answer; a session inside this manager speaks it.
+//!
+//! The reply is always a SynthesisResult. Its audio is inside when it fits under the broker's max_payload; otherwise it is
+//! stored as an object that any NATS client can get, and the reply says where. How much audio is held at once is bounded,
+//! for each reply and for all of them together.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use chorus_audio::encode;
+use chorus_audio::pcm;
+use chorus_bus::Incoming;
+use chorus_client::{SpeakAsk, Speaking, SpeechEvent};
+use chorus_protocol::audio::AudioRef;
+use chorus_protocol::codec::MAX_MESSAGE_BYTES;
+use chorus_protocol::{
+    AudioData, AudioFormat, MessageId, Reason, ServiceError, SessionId, SynthesisResult, names,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::plain::{self, Dress, PlainAsk};
+use super::serve::Server;
+
+/// The unit in which audio memory is counted, in bytes.
+const BUDGET_UNIT_BYTES: usize = 1024;
+
+/// Audio up to this size is written in place; larger audio, and every compressed format, off the async threads. In bytes.
+const WRITTEN_IN_PLACE_BYTES: usize = 256 * 1024;
+
+/// The memory that the audio of plain replies may take.
+pub(crate) struct PcmBudget {
+    units: Arc<Semaphore>,
+    per_reply_bytes: usize,
+}
+
+impl PcmBudget {
+    pub(crate) fn new(per_reply_bytes: usize, total_bytes: usize) -> Self {
+        let units = (total_bytes / BUDGET_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        Self { units: Arc::new(Semaphore::new(units)), per_reply_bytes }
+    }
+
+    fn take(&self, held_bytes: usize, more_bytes: usize) -> Result<OwnedSemaphorePermit, ServiceError> {
+        if held_bytes + more_bytes > self.per_reply_bytes {
+            let message = format!(
+                "the audio is larger than a plain reply may be ({} bytes of samples): open a session for it",
+                self.per_reply_bytes
+            );
+            return Err(ServiceError::field(Reason::TooLarge, "text", message));
+        }
+        let units = more_bytes.div_ceil(BUDGET_UNIT_BYTES) as u32;
+        Arc::clone(&self.units).try_acquire_many_owned(units).map_err(|_none_left| {
+            let message = "the plain replies of this manager hold all the audio they may";
+            ServiceError::new(Reason::QueueFull, message).retry_after_ms(1_000)
+        })
+    }
+}
+
+/// The audio of one reply, with the room it takes.
+#[derive(Default)]
+struct Held {
+    pcm: Vec<u8>,
+    sample_rate: u32,
+    room: Vec<OwnedSemaphorePermit>,
+}
+
+impl Server {
+    /// Answers a plain request.
+    pub(crate) async fn answer_synthesize(&self, incoming: &Incoming) {
+        let asked_at = self.core.clock.now();
+        let (dress, ask) = plain::read(&incoming.payload, MAX_MESSAGE_BYTES);
+        let (result, held, format) = match ask {
+            Ok(ask) => {
+                let format = ask.format;
+                let (result, held) = self.speak(ask, asked_at).await;
+                (result, held, format)
+            }
+            Err(error) => {
+                let id = dress.request_id().unwrap_or_else(MessageId::fresh);
+                (self.failed(id, asked_at, error), Held::default(), AudioFormat::Wav)
+            }
+        };
+        let reply = self.reply(&dress, result, held, format, asked_at).await;
+        self.send(incoming, reply).await;
+    }
+
+    /// Answers a plain request for which there is no room.
+    pub(crate) async fn refuse_plain(&self, incoming: &Incoming, error: ServiceError) {
+        let asked_at = self.core.clock.now();
+        let (dress, ask) = plain::read(&incoming.payload, MAX_MESSAGE_BYTES);
+        let id = ask.map(|ask| ask.request_id).ok().or_else(|| dress.request_id());
+        let result = self.failed(id.unwrap_or_else(MessageId::fresh), asked_at, error);
+        self.send(incoming, dress.write(&result, self.core.clock.unix_ms())).await;
+    }
+
+    async fn speak(&self, ask: PlainAsk, asked_at: Instant) -> (SynthesisResult, Held) {
+        let PlainAsk { request_id, request, traceparent, .. } = ask;
+        let speaking = self.sessions.speak(SpeakAsk {
+            request_id: request_id.clone(),
+            request,
+            traceparent,
+            whole_reply_deadline: true,
+        });
+        match self.hurry.run_until_cancelled(self.listen(speaking)).await {
+            Some(Ok(heard)) => heard,
+            Some(Err(error)) => (self.failed(request_id, asked_at, error), Held::default()),
+            None => {
+                let error = ServiceError::new(Reason::NoManager, "this manager is stopping; ask again");
+                (self.failed(request_id, asked_at, error), Held::default())
+            }
+        }
+    }
+
+    async fn listen(&self, mut speaking: Speaking) -> Result<(SynthesisResult, Held), ServiceError> {
+        let mut held = Held::default();
+        while let Some(event) = speaking.next().await {
+            match event {
+                SpeechEvent::Accepted { .. } => {}
+                SpeechEvent::Audio(piece) => {
+                    held.room.push(self.pcm.take(held.pcm.len(), piece.pcm.len())?);
+                    held.pcm.extend_from_slice(&piece.pcm);
+                    held.sample_rate = piece.sample_rate;
+                }
+                SpeechEvent::Ended(result) => return Ok((*result, held)),
+            }
+        }
+        Err(ServiceError::new(Reason::NoManager, "the session ended without a result; ask again"))
+    }
+
+    /// The reply's bytes, with the audio inside or stored.
+    async fn reply(
+        &self,
+        dress: &Dress,
+        mut result: SynthesisResult,
+        held: Held,
+        format: AudioFormat,
+        asked_at: Instant,
+    ) -> Result<Vec<u8>, ServiceError> {
+        let now_ms = self.core.clock.unix_ms();
+        if result.success {
+            match self.audio_of(dress, &result, held, format).await {
+                Ok(audio) => result.audio = Some(audio),
+                Err(error) => result = self.failed(result.request_id, asked_at, error),
+            }
+        }
+        dress.write(&result, now_ms)
+    }
+
+    async fn audio_of(
+        &self,
+        dress: &Dress,
+        result: &SynthesisResult,
+        held: Held,
+        format: AudioFormat,
+    ) -> Result<AudioRef, ServiceError> {
+        let sample_rate = held.sample_rate;
+        let audio = Bytes::from(encoded(held.pcm, sample_rate, format).await?);
+        let frame = AudioRef { format, sample_rate, data: None, bucket: None, key: None };
+        let framed = SynthesisResult { audio: Some(frame.clone()), ..result.clone() };
+        let frame_bytes = dress.write(&framed, self.core.clock.unix_ms())?.len();
+        if dress.fits(frame_bytes, audio.len(), self.core.bus.server().max_payload) {
+            return Ok(AudioRef { data: Some(AudioData::from(audio)), ..frame });
+        }
+        let key = names::reply_audio_key(SessionId::new(), format.name());
+        self.core.bus.audio_store().put(&key, audio).await.map_err(|error| error.into_service_error())?;
+        Ok(AudioRef { bucket: Some(names::AUDIO_BUCKET.to_owned()), key: Some(key), ..frame })
+    }
+
+    async fn send(&self, to: &Incoming, reply: Result<Vec<u8>, ServiceError>) {
+        let Some(subject) = to.reply() else { return };
+        match reply {
+            Ok(bytes) => {
+                if let Err(error) = self.core.bus.respond_raw(subject, bytes.into()).await {
+                    tracing::warn!(%error, "a plain reply was not sent");
+                }
+            }
+            Err(error) => tracing::error!(%error, "a plain reply could not be written"),
+        }
+    }
+
+    fn failed(&self, request_id: MessageId, asked_at: Instant, error: ServiceError) -> SynthesisResult {
+        let latency = self.core.clock.now().saturating_duration_since(asked_at);
+        SynthesisResult::failed(request_id, latency.as_secs_f64() * 1000.0, error)
+    }
+}
+
+/// The audio as the client wants it.
+async fn encoded(pcm: Vec<u8>, sample_rate: u32, format: AudioFormat) -> Result<Vec<u8>, ServiceError> {
+    let is_copy = matches!(format, AudioFormat::Wav | AudioFormat::Pcm);
+    if is_copy && pcm.len() <= WRITTEN_IN_PLACE_BYTES {
+        return encode_samples(&pcm, sample_rate, format);
+    }
+    tokio::task::spawn_blocking(move || encode_samples(&pcm, sample_rate, format))
+        .await
+        .unwrap_or_else(|_panic| Err(ServiceError::new(Reason::Output, "the encoder failed")))
+}
+
+fn encode_samples(pcm: &[u8], sample_rate: u32, format: AudioFormat) -> Result<Vec<u8>, ServiceError> {
+    let output = |why: String| ServiceError::new(Reason::Output, why);
+    let samples = pcm::from_bytes(pcm).ok_or_else(|| output("the audio ends in mid-sample".into()))?;
+    encode::encode_file(format, &samples, sample_rate)
+        .map_err(|error| output(format!("the audio cannot be encoded: {error}")))
+}
