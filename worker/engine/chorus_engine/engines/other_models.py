@@ -1,0 +1,91 @@
+"""Coqui models other than VITS, spoken through Coqui's synthesizer.
+
+These keep state on the model while they speak and draw from torch's global generator, so one speaks at a
+time, under a lock that all of them share.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from typing import Any
+
+import torch
+
+from chorus_engine.engines.base import Model, ModelInfo, refuse_options, refuse_pitch
+from chorus_engine.engines.coqui_source import Source
+from chorus_engine.engines.pcm import to_pcm
+from chorus_engine.engines.vits import language_names, pick_language, pick_voice, speaker_names
+from chorus_engine.errors import unspeakable, unsupported
+from chorus_engine.requests import SynthesisRequest
+from chorus_engine.speakable import Speller
+from chorus_engine.take import Take
+
+# Appended by the synthesizer to every sentence (`PAD_SILENCE_SAMPLES`).
+PADDING_SAMPLES = 10_000
+MAX_TEXT_CHARS = 1_000
+# XTTS warns over this length in English, and fails at 400 tokens.
+XTTS_MAX_TEXT_CHARS = 250
+_speaking = threading.Lock()
+
+
+def synthesizer(source: Source, device: str) -> Any:
+    """Coqui's synthesizer over a model, on a device."""
+    from TTS.utils.synthesizer import Synthesizer
+
+    return Synthesizer(
+        tts_checkpoint=source.checkpoint,
+        tts_config_path=source.config_path,
+        vocoder_checkpoint=source.vocoder_checkpoint,
+        vocoder_config=source.vocoder_config,
+        use_cuda=device == "cuda",
+    )
+
+
+class SynthesizerModel(Model):
+    """A model behind Coqui's synthesizer."""
+
+    def __init__(self, loaded: Any) -> None:
+        self._synthesizer = loaded
+        model = loaded.tts_model
+        voices = speaker_names(model)
+        if getattr(model.config, "supports_cloning", False):
+            voices = sorted({*voices, *model.get_voices(loaded.voice_dir)})
+        limit = XTTS_MAX_TEXT_CHARS if model.config.model == "xtts" else MAX_TEXT_CHARS
+        self.info = ModelInfo(int(loaded.output_sample_rate), voices, language_names(model), limit)
+        characters = getattr(getattr(model, "tokenizer", None), "characters", None)
+        self._speller = None if characters is None else Speller(model.tokenizer)
+
+    def synthesize(self, request: SynthesisRequest, take: Take) -> None:
+        """The text as one sentence, less the padding behind it."""
+        refuse_pitch(request)
+        refuse_options(request)
+        if request.speed not in (None, 1.0):
+            raise unsupported("speed", f"model {request.model} has one speed")
+        voice, language = pick_voice(request, self.info), pick_language(request, self.info)
+        self._check_text(request, language, take)
+        with _speaking:
+            take.step()
+            with torch.random.fork_rng():
+                torch.manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
+                wave = self._synthesizer.tts(
+                    request.text, speaker_name=voice, language_name=language, split_sentences=False
+                )
+        take.step()
+        take.write(to_pcm(without_padding(torch.as_tensor(wave, dtype=torch.float32))))
+
+    def _check_text(self, request: SynthesisRequest, language: str | None, take: Take) -> None:
+        if self._speller is None:
+            return
+        tokens = self._speller.spell(request.text, language)
+        if not tokens.speakable:
+            raise unspeakable(f"model {request.model} can say nothing of this text")
+        if tokens.dropped:
+            take.warn_unspeakable(tokens.dropped)
+
+
+def without_padding(wave: torch.Tensor) -> torch.Tensor:
+    """The wave less the zeros that the synthesizer appended; a model's own silence stays."""
+    if len(wave) > PADDING_SAMPLES and not bool(wave[-PADDING_SAMPLES:].any()):
+        return wave[:-PADDING_SAMPLES]
+    return wave

@@ -1,0 +1,79 @@
+"""What the engine tells about the process and machine it runs on, without importing a speech library."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib.metadata
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process; 0 where /proc is not there."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def release_memory() -> None:
+    """Gives freed memory back to the system; without the trim, glibc keeps what a model used."""
+    gc.collect()
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def library_version(package: str) -> str:
+    """`name version` of an installed package, or `name not installed`."""
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{package} not installed"
+
+
+def cpu_device(threads: int) -> dict[str, Any]:
+    """The CPU as a device of the handshake."""
+    return {"kind": "cpu", "name": _cpu_name(), "threads": threads}
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError as error:
+        log.debug("no /proc/cpuinfo: %s", error)
+    return platform.processor() or platform.machine()
+
+
+def cuda_device(threads: int) -> dict[str, Any] | None:
+    """The first CUDA device, asked of the driver itself: importing torch would cost seconds.
+
+    None where there is no driver or device, or where the installed torch is a build without CUDA.
+    """
+    if "+cpu" in library_version("torch"):
+        return None
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    count, device, total = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return None
+    name = ctypes.create_string_buffer(256)
+    if cuda.cuDeviceGet(ctypes.byref(device), 0) != 0 or cuda.cuDeviceGetName(name, 256, device) != 0:
+        return None
+    found = {"kind": "cuda", "name": name.value.decode("utf-8", "replace"), "threads": threads}
+    if cuda.cuDeviceTotalMem_v2(ctypes.byref(total), device) == 0:
+        found["memoryBytes"] = total.value
+    return found
