@@ -6,6 +6,7 @@
 //! No I/O, no clock, no globals: a message is built by its sender with the time and ids it was given.
 
 pub mod audio;
+pub mod breaker;
 pub mod codec;
 pub mod envelope;
 pub mod error;
