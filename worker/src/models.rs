@@ -1,0 +1,215 @@
+//! The models of a worker: loaded as the catalogue and orders want them, on whichever engine is alive.
+//!
+//! One task loads and unloads, so no two loads race. [`plan`] decides; this file watches the catalogue, the engine and
+//! the orders, and tells the rest of the worker which models speak. A model that is to go is taken from the pulls first,
+//! then its last runs end, then the engine forgets it.
+
+mod plan;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chorus_bus::{Bus, CatalogueChange, CatalogueWatch};
+use chorus_protocol::fleet::LoadedModel;
+use chorus_protocol::job::Failed;
+use chorus_protocol::pipe::{EngineRequest, LoadAnswer};
+use chorus_protocol::{ModelDefinition, ModelName};
+use chorus_runtime::clock::SharedClock;
+use serde::de::IgnoredAny;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::WorkerConfig;
+use crate::engine::{EngineState, Session};
+use crate::runs::Runs;
+use plan::{Plan, Step};
+
+/// How long the runs of a model that is unloaded may take to end.
+const UNUSED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a broken watch of the catalogue rests before it is tried again.
+const WATCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// Which models there are and which speak.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Models {
+    /// All that are wanted.
+    pub(crate) states: Vec<LoadedModel>,
+    /// Those that speak.
+    pub(crate) ready: BTreeSet<ModelName>,
+}
+
+/// An order about a model.
+#[derive(Debug)]
+pub(crate) enum ModelOrder {
+    /// Serve it.
+    Load(Box<ModelDefinition>),
+    /// Serve it no more.
+    Unload(ModelName),
+}
+
+/// What the task stands on.
+pub(crate) struct Loader {
+    pub(crate) config: Arc<WorkerConfig>,
+    pub(crate) bus: Bus,
+    pub(crate) clock: SharedClock,
+    pub(crate) engine: watch::Receiver<EngineState>,
+    pub(crate) runs: Arc<Runs>,
+    pub(crate) orders: mpsc::Receiver<ModelOrder>,
+    pub(crate) publish: watch::Sender<Arc<Models>>,
+}
+
+impl Loader {
+    /// Loads and unloads until it is dropped.
+    pub(crate) async fn run(mut self) {
+        let mut plan = Plan::new(self.config.assigned.clone(), self.config.engine.kind.clone());
+        let mut catalogue = None;
+        let mut session: Option<Session> = None;
+        loop {
+            self.tell(&plan);
+            let step = match &session {
+                Some(_) => plan.next(self.clock.now()),
+                None => Step::Wait(None),
+            };
+            match (step, &session) {
+                (Step::Load(definition), Some(on)) => self.load(&mut plan, *definition, on).await,
+                (Step::Unload(model), Some(on)) => self.unload(&mut plan, model, on).await,
+                (Step::Wait(until), _) => self.wait(&mut plan, &mut catalogue, until).await,
+                (_, None) => {}
+            }
+            let current = self.engine.borrow_and_update().session().cloned();
+            if current.as_ref().map(|on| on.run) != session.as_ref().map(|on| on.run) {
+                plan.engine_lost();
+                session = current;
+            }
+        }
+    }
+
+    /// Waits for the catalogue, an order, the engine, or `until`.
+    async fn wait(
+        &mut self,
+        plan: &mut Plan,
+        catalogue: &mut Option<CatalogueWatch>,
+        until: Option<std::time::Instant>,
+    ) {
+        let ended = session_end(&self.engine);
+        tokio::select! {
+            change = next_change(&self.bus, catalogue) => match change {
+                Some(change) => self.apply(plan, change),
+                None => plan.listing_begins(),
+            },
+            Some(order) = self.orders.recv() => match order {
+                ModelOrder::Load(model) => plan.add(self.config.localized(*model)),
+                ModelOrder::Unload(model) => plan.withhold(model),
+            },
+            Ok(()) = self.engine.changed() => {}
+            () = ended => {}
+            () = sleep_until(until) => {}
+        }
+    }
+
+    fn apply(&self, plan: &mut Plan, change: CatalogueChange) {
+        match change {
+            CatalogueChange::Put(model) => plan.catalogued(self.config.localized(model)),
+            CatalogueChange::Removed(model) => plan.removed(&model),
+            CatalogueChange::Ready => plan.listing_ends(),
+        }
+    }
+
+    async fn load(&self, plan: &mut Plan, definition: ModelDefinition, on: &Session) {
+        let model = definition.name.clone();
+        tracing::info!(%model, "loading");
+        match self.try_load(&definition, on).await {
+            Ok(answer) => {
+                let (load_ms, sample_rate) = (answer.load_ms, answer.sample_rate);
+                tracing::info!(%model, load_ms, sample_rate, "model ready");
+                plan.loaded(definition, sample_rate, load_ms);
+            }
+            Err(error) => {
+                tracing::warn!(%model, %error, "model did not load");
+                plan.failed(definition, error, self.clock.now());
+            }
+        }
+    }
+
+    async fn try_load(&self, definition: &ModelDefinition, on: &Session) -> Result<LoadAnswer, String> {
+        let _longer_silence = on.link.loading();
+        let request = EngineRequest::Load { model: Box::new(definition.clone()) };
+        let silence = self.config.engine.liveness.load_silence;
+        let answer = on.link.call(request, silence).await.map_err(|failed| told(&failed))?;
+        self.bus.ensure_consumers(&definition.name).await.map_err(|error| error.to_string())?;
+        Ok(answer)
+    }
+
+    async fn unload(&self, plan: &mut Plan, model: ModelName, on: &Session) {
+        plan.unloaded(&model);
+        self.tell(plan);
+        if tokio::time::timeout(UNUSED_WITHIN, self.runs.unused(&model)).await.is_err() {
+            tracing::warn!(%model, "unloading a model that is still used");
+        }
+        let request = EngineRequest::Unload { model: model.to_string() };
+        let silence = self.config.engine.liveness.load_silence;
+        match on.link.call::<IgnoredAny>(request, silence).await {
+            Ok(_) => tracing::info!(%model, "model unloaded"),
+            Err(failed) => tracing::warn!(%model, error = %failed.error, "model did not unload"),
+        }
+    }
+
+    fn tell(&self, plan: &Plan) {
+        let models = Models { states: plan.states(), ready: plan.ready() };
+        self.publish.send_if_modified(|shown| {
+            let changed = **shown != models;
+            if changed {
+                *shown = Arc::new(models);
+            }
+            changed
+        });
+    }
+}
+
+fn told(failed: &Failed) -> String {
+    match failed.stderr.last() {
+        Some(line) => format!("{} (its last words: {line})", failed.error),
+        None => failed.error.to_string(),
+    }
+}
+
+/// The next change of the catalogue, through a watch that is made anew when it breaks; `None` when a new one begins, which
+/// tells all entries again. Cancel-safe.
+async fn next_change(bus: &Bus, watch: &mut Option<CatalogueWatch>) -> Option<CatalogueChange> {
+    loop {
+        if let Some(open) = watch {
+            match open.next().await {
+                Some(change) => return Some(change),
+                None => *watch = None,
+            }
+        }
+        match bus.catalogue().watch().await {
+            Ok(fresh) => {
+                *watch = Some(fresh);
+                return None;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot watch the catalogue yet");
+                tokio::time::sleep(WATCH_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Ends with the link of the present session; never when there is none.
+fn session_end(engine: &watch::Receiver<EngineState>) -> impl Future<Output = ()> + Send + use<> {
+    let link = engine.borrow().session().map(|session| session.link.clone());
+    async move {
+        match link {
+            Some(link) => link.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn sleep_until(until: Option<std::time::Instant>) {
+    match until {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,95 @@
+//! The audio of a run as the engine makes it: kept until the session has judged it, and checked on the way.
+
+use bytes::Bytes;
+use chorus_protocol::Warning;
+use chorus_protocol::job::{MAX_CHUNK_BYTES, Spoken};
+use chorus_protocol::pipe::SpokenAnswer;
+
+const SAMPLE_BYTES: u64 = 2;
+
+/// How an engine broke the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Broken {
+    #[error("the engine sent piece {found} where piece {wanted} was due")]
+    Order { found: u32, wanted: u32 },
+    #[error("the engine sent a piece of {0} bytes; an even number, at most {MAX_CHUNK_BYTES}, is allowed")]
+    Size(usize),
+    #[error("the engine sent more than {0} bytes of audio for one segment")]
+    TooMuch(usize),
+    #[error("the engine says {what} is {said}, but sent {sent}")]
+    Mismatch { what: &'static str, said: u64, sent: u64 },
+    #[error("the engine says that a second has no samples")]
+    NoRate,
+}
+
+#[derive(Debug)]
+pub(super) struct Audio {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+    max_bytes: usize,
+    crc: crc32fast::Hasher,
+}
+
+impl Audio {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { pieces: Vec::new(), bytes: 0, max_bytes, crc: crc32fast::Hasher::new() }
+    }
+
+    /// Takes the next piece.
+    pub(super) fn push(&mut self, seq: u32, data: Bytes) -> Result<(), Broken> {
+        self.check(seq, &data)?;
+        self.pieces.push(data);
+        Ok(())
+    }
+
+    /// Takes the last piece, and compares what the engine says of the whole with what came.
+    pub(super) fn finish(&mut self, answer: SpokenAnswer) -> Result<Spoken, Broken> {
+        self.check(answer.seq, &answer.data.0)?;
+        let told = [
+            ("the number of pieces", u64::from(answer.chunks), u64::from(self.count()) + 1),
+            ("the number of samples", answer.samples, self.bytes as u64 / SAMPLE_BYTES),
+            ("the CRC-32", u64::from(answer.crc32), u64::from(self.crc.clone().finalize())),
+        ];
+        if let Some((what, said, sent)) = told.into_iter().find(|(_, said, sent)| said != sent) {
+            return Err(Broken::Mismatch { what, said, sent });
+        }
+        if answer.sample_rate == 0 {
+            return Err(Broken::NoRate);
+        }
+        let warnings = answer.warnings.into_iter();
+        let warnings = warnings.map(|w| Warning { reason: w.reason, message: w.message, segment: None });
+        Ok(Spoken {
+            data: answer.data,
+            chunks: answer.chunks,
+            samples: answer.samples,
+            sample_rate: answer.sample_rate,
+            crc32: answer.crc32,
+            engine_ms: answer.engine_ms,
+            warnings: warnings.collect(),
+        })
+    }
+
+    pub(super) fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// Pieces so far, the last one not counted.
+    pub(super) fn count(&self) -> u32 {
+        self.pieces.len() as u32
+    }
+
+    fn check(&mut self, seq: u32, data: &Bytes) -> Result<(), Broken> {
+        if seq != self.count() {
+            return Err(Broken::Order { found: seq, wanted: self.count() });
+        }
+        if data.len() > MAX_CHUNK_BYTES || !data.len().is_multiple_of(SAMPLE_BYTES as usize) {
+            return Err(Broken::Size(data.len()));
+        }
+        self.bytes += data.len();
+        if self.bytes > self.max_bytes {
+            return Err(Broken::TooMuch(self.max_bytes));
+        }
+        self.crc.update(data);
+        Ok(())
+    }
+}

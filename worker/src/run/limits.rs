@@ -1,0 +1,42 @@
+//! How long a run waits for whom, and how often it asks.
+
+use std::time::Duration;
+
+/// The largest job that is read when all that is left to do is to refuse it, in bytes: the default max_payload.
+pub(crate) const MAX_JOB_BYTES: usize = chorus_protocol::codec::MAX_MESSAGE_BYTES;
+
+/// Figures of a run (DESIGN.md, "the session is the arbiter").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a question to the session waits for its answer, and the pace at which `result` is asked again.
+    pub answer_within: Duration,
+    /// Delay of a job that is handed back because no session answered.
+    pub retry_after: Duration,
+    /// After so many deliveries without an answer to `started`, a job is terminated.
+    pub max_deliveries: u64,
+    /// After `go`, how long a silent session is asked again.
+    pub patience: Duration,
+    /// How often a session may ask for pieces again.
+    pub max_resends: u32,
+    /// How long an engine may be silent on a request it works on.
+    pub silence: Duration,
+    /// How long an engine may take to end a request that was cancelled.
+    pub cancel_within: Duration,
+    /// The most audio of one run, in bytes of PCM.
+    pub max_audio_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            answer_within: Duration::from_millis(250),
+            retry_after: Duration::from_millis(250),
+            max_deliveries: 12,
+            patience: Duration::from_secs(3),
+            max_resends: 8,
+            silence: Duration::from_secs(60),
+            cancel_within: Duration::from_secs(10),
+            max_audio_bytes: 64 * 1024 * 1024,
+        }
+    }
+}

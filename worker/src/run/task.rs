@@ -1,0 +1,315 @@
+//! One run in the world: the effects of the pure [`Run`], one task for each.
+//!
+//! The task waits for whatever comes first (the engine, the session's answers, a stop order, a timer), hands it to the
+//! state machine and does what that asks for. Questions to the session run beside it, never in its way.
+
+mod ask;
+mod intake;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chorus_bus::{Bus, Delivery};
+use chorus_protocol::job::{Failed, Job, Outcome, OutcomeKind, RunChunk, RunOutcome, RunResult, Started};
+use chorus_protocol::names::{SessionSubject, session_subject};
+use chorus_protocol::pipe::{EngineRequest, EngineSpeech};
+use chorus_protocol::{AudioData, Envelope, Incarnation, Reason, ServiceError};
+use chorus_runtime::clock::SharedClock;
+use chorus_runtime::process::supervisor::SupervisorHandle;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Action, Ending, Event, Run};
+use crate::config::WorkerConfig;
+use crate::engine::{Call, EngineState, Told};
+use crate::events::Events;
+use crate::health::{self, Finished};
+use crate::metrics::{Metrics, RunFigures};
+use crate::models::Models;
+use crate::pull::{Credit, hand_back};
+use crate::runs::{Registered, Runs};
+use ask::Question;
+
+/// What all runs of a worker share.
+pub(crate) struct RunContext {
+    pub(crate) config: Arc<WorkerConfig>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) bus: Bus,
+    pub(crate) clock: SharedClock,
+    pub(crate) events: Events,
+    pub(crate) engine: watch::Receiver<EngineState>,
+    pub(crate) engine_orders: SupervisorHandle,
+    pub(crate) models: watch::Receiver<Arc<Models>>,
+    pub(crate) runs: Arc<Runs>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled when the worker leaves without waiting any longer.
+    pub(crate) leaving: CancellationToken,
+}
+
+/// Runs one delivery to its end, and gives the credit back.
+pub(crate) async fn run(context: Arc<RunContext>, delivery: Delivery, fresh: bool, credit: Credit) {
+    let pulled = context.clock.now();
+    if let Some((delivery, job, inbox)) = intake::take_in(&context, delivery).await {
+        RunTask::new(&context, delivery, job, &inbox, pulled).drive(fresh).await;
+    }
+    drop(credit);
+}
+
+struct RunTask<'a> {
+    context: &'a RunContext,
+    job: Job,
+    registered: Registered,
+    delivery: Option<Delivery>,
+    deliveries: u64,
+    traceparent: Option<String>,
+    started_subject: String,
+    chunk_subject: String,
+    result_subject: String,
+    call: Option<Call>,
+    questions: FuturesUnordered<BoxFuture<'static, Event>>,
+    /// Events that follow from what was done.
+    pending: VecDeque<Event>,
+    pulled: Instant,
+}
+
+impl<'a> RunTask<'a> {
+    fn new(context: &'a RunContext, delivery: Delivery, job: Job, inbox: &str, pulled: Instant) -> Self {
+        let run = intake::run_of(&job.id());
+        let progress = delivery.progress_handle();
+        let registered = context.runs.begin(run, job.speech.model.clone(), progress, pulled);
+        Self {
+            context,
+            job,
+            registered,
+            deliveries: delivery.deliveries,
+            traceparent: delivery.traceparent.clone(),
+            delivery: Some(delivery),
+            started_subject: session_subject(inbox, SessionSubject::Started),
+            chunk_subject: session_subject(inbox, SessionSubject::Chunk),
+            result_subject: session_subject(inbox, SessionSubject::Result),
+            call: None,
+            questions: FuturesUnordered::new(),
+            pending: VecDeque::new(),
+            pulled,
+        }
+    }
+
+    async fn drive(mut self, fresh: bool) {
+        let limits = self.context.config.run.clone();
+        let (mut run, mut actions) = Run::start(limits, fresh, self.deliveries, self.pulled);
+        let (mut stopped, mut leaving) = (false, false);
+        loop {
+            for action in actions {
+                self.act(&mut run, action).await;
+            }
+            if run.is_done() {
+                return;
+            }
+            let event = match self.pending.pop_front() {
+                Some(event) => event,
+                None => self.wait(&run, stopped, leaving).await,
+            };
+            stopped |= matches!(event, Event::Stop);
+            leaving |= matches!(event, Event::HandBack);
+            actions = run.on(event, self.context.clock.now());
+        }
+    }
+
+    async fn wait(&mut self, run: &Run, stopped: bool, leaving: bool) -> Event {
+        let deadline = run.deadline();
+        let call = &mut self.call;
+        tokio::select! {
+            told = async { call.as_mut().expect("only polled with a call").next().await }, if call.is_some() => {
+                self.registered.entry.heard(self.context.clock.now());
+                self.heard(run, told)
+            }
+            Some(event) = self.questions.next(), if !self.questions.is_empty() => event,
+            () = self.registered.entry.stop.cancelled(), if !stopped => Event::Stop,
+            () = self.context.leaving.cancelled(), if !leaving => Event::HandBack,
+            () = sleep_until(deadline), if deadline.is_some() => Event::Tick,
+        }
+    }
+
+    /// What the engine told, as an event; audio that is whole is inspected first.
+    fn heard(&mut self, run: &Run, told: Told) -> Event {
+        match told {
+            Told::Piece { seq, data } => return Event::Piece { seq, data },
+            Told::Progress => return Event::Progress,
+            _ => self.call = None,
+        }
+        match told {
+            Told::Spoken(answer) => {
+                let ill = health::inspect(&Finished {
+                    engine: &self.context.config.engine.kind,
+                    text: &self.job.text,
+                    speed: self.job.speech.speed,
+                    pieces: run.pieces(),
+                    last: &answer.data.0,
+                    sample_rate: answer.sample_rate,
+                });
+                Event::Spoken { answer, ill }
+            }
+            Told::Failed(failed) => Event::EngineFailed(failed),
+            _ => engine_failed(Reason::EngineProtocol, "the engine answered with something else than audio"),
+        }
+    }
+
+    async fn act(&mut self, run: &mut Run, action: Action) {
+        match action {
+            Action::AskStarted { overlapped } => self.ask_started(overlapped),
+            Action::Speak => self.speak(),
+            Action::CancelEngine => {
+                if let Some(call) = &self.call {
+                    call.cancel();
+                }
+            }
+            Action::SendChunk { seq, ask } => self.send_chunk(run, seq, ask).await,
+            Action::AskResult => self.ask_result(run),
+            Action::End(ending) => self.end(run, ending).await,
+            Action::RestartEngine => {
+                self.context.engine_orders.restart("it did not end a request that was cancelled");
+                self.call = None;
+            }
+        }
+    }
+
+    fn ask_started(&mut self, overlapped: bool) {
+        let question = Started {
+            run: self.registered.entry.run.clone(),
+            worker: self.context.config.id.clone(),
+            incarnation: self.context.incarnation,
+            deliveries: self.deliveries,
+            overlapped,
+        };
+        let subject = self.started_subject.clone();
+        self.ask(Question::Started { subject, question });
+    }
+
+    fn ask_result(&mut self, run: &Run) {
+        let Some(outcome) = run.outcome().cloned() else { return };
+        let question = RunResult {
+            run: self.registered.entry.run.clone(),
+            worker: self.context.config.id.clone(),
+            outcome,
+        };
+        let subject = self.result_subject.clone();
+        self.ask(Question::Result { subject, question: Box::new(question) });
+    }
+
+    fn ask(&mut self, question: Question) {
+        let (bus, clock) = (self.context.bus.clone(), self.context.clock.clone());
+        let within = self.context.config.run.answer_within;
+        let mut asking = ask::ask(bus, clock, question, self.traceparent.clone(), within).boxed();
+        // Its first step sends it, so that it goes out in order with the chunks that are only told.
+        match (&mut asking).now_or_never() {
+            Some(event) => self.pending.push_back(event),
+            None => self.questions.push(asking),
+        }
+    }
+
+    fn speak(&mut self) {
+        let speech = &self.job.speech;
+        let request = EngineSpeech {
+            model: speech.model.to_string(),
+            text: self.job.text.clone(),
+            voice: speech.voice.clone(),
+            language: speech.language.clone(),
+            speed: speech.speed,
+            pitch: speech.pitch,
+            seed: speech.seed,
+            job: Some(self.registered.entry.run.clone()),
+        };
+        let session = self.context.engine.borrow().session().cloned();
+        let asked = match session {
+            Some(session) => {
+                session.link.request(EngineRequest::Synthesize(Box::new(request)), self.traceparent.clone())
+            }
+            None => {
+                let error = ServiceError::new(Reason::EngineCrashed, "the engine is being started again");
+                Err(Box::new(Failed { error, stderr: Vec::new() }))
+            }
+        };
+        match asked {
+            Ok(call) => self.call = Some(call),
+            Err(failed) => self.pending.push_back(Event::EngineFailed(failed)),
+        }
+    }
+
+    async fn send_chunk(&mut self, run: &Run, seq: u32, ask: bool) {
+        let Some(data) = run.chunk(seq).cloned() else { return };
+        let chunk = RunChunk { run: self.registered.entry.run.clone(), seq, data: AudioData(data) };
+        if ask {
+            let subject = self.chunk_subject.clone();
+            return self.ask(Question::Chunk { subject, question: chunk });
+        }
+        let envelope = Envelope::event(chunk, self.context.clock.unix_ms());
+        if let Err(error) = self.context.bus.publish(&self.chunk_subject, &envelope).await {
+            // The session finds it missing, and asks for it again.
+            tracing::debug!(%error, seq, "a chunk was not sent");
+        }
+    }
+
+    async fn end(&mut self, run: &Run, ending: Ending) {
+        self.registered.entry.delivery_over();
+        let Some(delivery) = self.delivery.take() else { return };
+        let seq = delivery.seq;
+        let ended = match ending {
+            Ending::Ack => delivery.ack().await,
+            Ending::Terminate => delivery.terminate().await,
+            Ending::Nak(delay) => return hand_back(delivery, delay).await,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, seq, "the end of a delivery was not told; the session will stop its next run");
+        }
+        match (ending, run.outcome()) {
+            (Ending::Ack, Some(outcome)) => self.tell_outcome(outcome).await,
+            _ => self.context.metrics.failed(),
+        }
+    }
+
+    async fn tell_outcome(&mut self, outcome: &RunOutcome) {
+        let run_ms = (self.context.clock.now() - self.pulled).as_secs_f64() * 1000.0;
+        let (kind, spoken, error) = match outcome {
+            RunOutcome::Spoken(spoken) => (OutcomeKind::Success, Some(spoken), None),
+            RunOutcome::Failed(failed) => (OutcomeKind::of(&failed.error), None, Some(failed.error.clone())),
+        };
+        let engine_ms = spoken.map_or(0.0, |spoken| spoken.engine_ms);
+        match spoken {
+            Some(spoken) => {
+                let audio_s = spoken.samples as f64 / f64::from(spoken.sample_rate.max(1));
+                self.context.metrics.spoken(RunFigures { run_ms, engine_ms, audio_s });
+            }
+            None => self.context.metrics.failed(),
+        }
+        let told = Outcome {
+            run: self.registered.entry.run.clone(),
+            worker: self.context.config.id.clone(),
+            model: self.job.speech.model.clone(),
+            class: self.job.class,
+            outcome: kind,
+            engine_ms,
+            run_ms,
+            text_chars: self.job.text.chars().count() as u32,
+            samples: spoken.map_or(0, |spoken| spoken.samples),
+            sample_rate: spoken.map_or(0, |spoken| spoken.sample_rate),
+            error,
+        };
+        self.context.events.outcome(told, self.traceparent.clone()).await;
+    }
+}
+
+fn engine_failed(reason: Reason, message: &str) -> Event {
+    let error = ServiceError::new(reason, message);
+    Event::EngineFailed(Box::new(Failed { error, stderr: Vec::new() }))
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
