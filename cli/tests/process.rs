@@ -1,5 +1,5 @@
-//! The built binary, as a shell sees it: exit codes, streams, and `say` through a whole fleet where the machine has the
-//! parts (a nats-server, an engine) that the environment names.
+//! The built binary, as a shell sees it: exit codes, streams, and `say` through a whole fleet made of the parts
+//! (a nats-server, an engine) that the environment names.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by its panic")]
 
@@ -118,7 +118,7 @@ fn help_and_version_are_answers_and_shims_are_their_commands() {
 
 #[test]
 fn say_speaks_through_a_fleet_of_its_own_and_leaves_nothing() {
-    let Some(parts) = parts() else { return };
+    let parts = parts();
     let home = Home::new();
     let mut say =
         home.program(env!("CARGO_BIN_EXE_chorus"), &["say", "--engine", "null", "Hello.", "-o", "a.wav"]);
@@ -132,7 +132,7 @@ fn say_speaks_through_a_fleet_of_its_own_and_leaves_nothing() {
 
 #[test]
 fn what_sigkill_leaves_of_say_ends_by_itself() {
-    let Some(parts) = parts() else { return };
+    let parts = parts();
     let home = Home::new();
     // Nobody reads its stdout: it waits there, its fleet up, with more audio than a pipe holds.
     let text = "One sentence is here. Another sentence is here. A third sentence is here.";
@@ -146,7 +146,7 @@ fn what_sigkill_leaves_of_say_ends_by_itself() {
 
 #[test]
 fn what_sigkill_leaves_of_up_ends_by_itself() {
-    let Some(parts) = parts() else { return };
+    let parts = parts();
     let home = Home::new();
     std::fs::write(home.path("own.toml"), "[fleet]\nstop_timeout_ms = 1000\n").unwrap();
     let mut up =
@@ -159,9 +159,12 @@ fn what_sigkill_leaves_of_up_ends_by_itself() {
     refused(&home.chorus(&["status"]), 1, "no fleet");
 }
 
-/// The parts that the environment names; none: the larger tests of the workspace install their own.
-fn parts() -> Option<Vec<(&'static str, std::ffi::OsString)>> {
-    PARTS.iter().map(|name| Some((*name, std::env::var_os(name)?))).collect()
+/// The parts that the environment names.
+fn parts() -> Vec<(&'static str, std::ffi::OsString)> {
+    let named = |name| {
+        std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: `cargo xtask test` sets it"))
+    };
+    PARTS.iter().map(|name| (*name, named(name))).collect()
 }
 
 fn wait_for(what: &str, mut come: impl FnMut() -> bool) {
