@@ -1,5 +1,7 @@
 //! A fleet of several workers: sample-exact, supervised, and gone when it shall be gone.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by its panic")]
+
 use std::time::Duration;
 
 use chorus_tests::fleet::{nothing_is_left, signal};

@@ -1,5 +1,7 @@
 //! A plain NATS request from a stock client: one question, one SynthesisResult.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by its panic")]
+
 use chorus_tests::{Fleet, checkable, nats, wav};
 use serde_json::{Value, json};
 

@@ -1,5 +1,7 @@
 //! `chorus say`: the first command of the README, and what can go wrong with it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by its panic")]
+
 use std::process::Stdio;
 use std::time::Duration;
 
