@@ -56,6 +56,8 @@ pub(crate) struct PullLoop {
     pub(crate) engine: watch::Receiver<EngineState>,
     pub(crate) models: watch::Receiver<Arc<Models>>,
     pub(crate) gate: watch::Receiver<bool>,
+    /// While its engine is about to be renewed.
+    pub(crate) resting: watch::Receiver<bool>,
     pub(crate) draining: CancellationToken,
     pub(crate) room: Arc<Room>,
 }
@@ -95,6 +97,7 @@ impl PullLoop {
                 Ok(()) = self.engine.changed() => self.look_around(&mut pulling),
                 Ok(()) = self.models.changed() => self.look_around(&mut pulling),
                 Ok(()) = self.gate.changed() => self.look_around(&mut pulling),
+                Ok(()) = self.resting.changed() => self.look_around(&mut pulling),
                 Ok(()) = connection.changed() => {
                     if *connection.borrow_and_update() == ConnectionState::Connected {
                         pulling.controller.reconnected();
@@ -115,7 +118,8 @@ impl PullLoop {
         }
         let models = self.models.borrow_and_update().clone();
         pulling.controller.set_models(models.ready.iter().cloned());
-        let open = *self.gate.borrow_and_update() && session.is_some() && !self.draining.is_cancelled();
+        let rests = *self.resting.borrow_and_update() || self.draining.is_cancelled();
+        let open = *self.gate.borrow_and_update() && session.is_some() && !rests;
         pulling.controller.set_open(open);
         self.set_credits(pulling);
     }
