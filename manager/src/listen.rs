@@ -12,6 +12,7 @@ use chorus_protocol::job::Outcome;
 use chorus_protocol::{Envelope, names};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::core::Core;
@@ -94,8 +95,12 @@ fn left(core: &Core, event: FleetEvent) -> Option<FleetChange> {
 
 fn hand_on(changes: &mpsc::Sender<FleetChange>, found: Vec<FleetChange>) {
     for change in found {
-        if let Err(error) = changes.try_send(change) {
-            tracing::error!(%error, "a change of the fleet was left out: hooks are too slow");
+        match changes.try_send(change) {
+            Ok(()) => {}
+            Err(TrySendError::Full(change)) => {
+                tracing::error!(?change, "a change of the fleet was left out: hooks are too slow");
+            }
+            Err(TrySendError::Closed(_)) => tracing::debug!("a change of the fleet came while this manager stops"),
         }
     }
 }
