@@ -4,6 +4,7 @@
 //!   sessions ── tts.open, tts.advance, … ─► api ─► plan, admit (pure) ─► publish ─► TTS_JOBS
 //!   clients  ── tts.synthesize ──────────► api ─► a session in this process ─► the same methods of `Core`
 //!   workers  ── heartbeats, outcomes ────► listen ─► fleet, figures (pure) ─► status, metrics, events, hooks
+//!   workers  ◄─ pings ───────────────────── ping ─► liveness, rendezvous (pure) ─► workerLost
 //!   KV       ── tts-models ──────────────► catalogue (watch) ─► resolve (pure)
 //! ```
 //!
@@ -21,8 +22,11 @@ pub mod figures;
 pub mod fleet;
 pub mod hooks;
 mod listen;
+pub mod liveness;
+mod ping;
 pub mod plan;
 mod publish;
+pub mod rendezvous;
 pub mod service;
 
 pub use config::{ConfigError, ManagerConfig};
