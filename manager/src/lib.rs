@@ -11,6 +11,7 @@
 //! [`service`] starts and stops it. There may be several managers on one broker, and any may die: whatever an answer
 //! needs comes with the question or from the broker.
 
+mod admission;
 pub mod admit;
 mod api;
 pub mod catalogue;

@@ -93,6 +93,7 @@ pub(crate) async fn hear_outcomes(core: Arc<Core>, mut outcomes: Subscription) {
     while let Some(message) = outcomes.next().await {
         if let Some(outcome) = read::<Outcome>(&message) {
             core.figures().count(&outcome);
+            core.speeds().count(&outcome);
         }
     }
 }

@@ -17,6 +17,7 @@ use chorus_runtime::task::{FailureMeans, TaskGroup};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission;
 use crate::api::serve::{Endpoint, Server};
 use crate::catalogue::watch;
 use crate::config::ManagerConfig;
@@ -143,6 +144,7 @@ async fn listen_to_fleet(
     let news = listen::FleetNews { heartbeats, leaving, lost };
     background.spawn("fleet", means, listen::hear_fleet(Arc::clone(core), news, changes.clone()));
     background.spawn("ping", means, ping::watch_over(Arc::clone(core), changes.clone()));
+    background.spawn("queue-depth", means, admission::follow_queue(Arc::clone(core)));
     background.spawn("outcomes", means, listen::hear_outcomes(Arc::clone(core), outcomes));
     background.spawn("heartbeat", means, listen::beat(Arc::clone(core), sessions.clone(), changes));
     Ok(())

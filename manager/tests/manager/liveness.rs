@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 
 use chorus_bus::{Bus, Subscription};
 use chorus_manager::rendezvous::owner;
-use chorus_protocol::fleet::{
-    Credits, Device, FleetEvent, HEARTBEAT_INTERVAL_MS, Heartbeat, LatencyFigures, Ping, Pong, RunProgress,
-    WorkerHeartbeat,
-};
+use chorus_protocol::fleet::{FleetEvent, HEARTBEAT_INTERVAL_MS, Ping, Pong, RunProgress, WorkerHeartbeat};
 use chorus_protocol::names::{self, WorkerControl};
 use chorus_protocol::{Envelope, Incarnation, JobId, ManagerId, RunId, SessionId, WorkerId};
 use chorus_runtime::task::{FailureMeans, TaskGroup};
@@ -60,7 +57,7 @@ impl Busy {
         let tasks = TaskGroup::new("busy-worker", &scope);
         let answers = TaskGroup::new("pongs", &scope);
         tasks.spawn("pongs", FailureMeans::Log, answer(bus.clone(), Arc::clone(&shared), pings, answers));
-        tasks.spawn("beats", FailureMeans::Log, beat(bus, Arc::clone(&shared), worker.clone()));
+        tasks.spawn("beats", FailureMeans::Log, keep_beating(bus, Arc::clone(&shared), worker.clone()));
         Self { worker, shared, scope, _tasks: tasks }
     }
 
@@ -104,7 +101,7 @@ async fn answer(bus: Bus, shared: Arc<Shared>, mut pings: Subscription, answers:
     }
 }
 
-async fn beat(bus: Bus, shared: Arc<Shared>, worker: WorkerId) {
+async fn keep_beating(bus: Bus, shared: Arc<Shared>, worker: WorkerId) {
     let mut ticks = tokio::time::interval(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
     let mut sequence = 0;
     loop {
@@ -113,36 +110,9 @@ async fn beat(bus: Bus, shared: Arc<Shared>, worker: WorkerId) {
             continue;
         }
         sequence += 1;
-        let beat = heartbeat(worker.clone(), shared.incarnation, sequence);
-        let envelope = Envelope::event(Heartbeat::Worker(Box::new(beat)), 1);
-        bus.publish(&names::worker_heartbeat(&worker), &envelope).await.unwrap();
+        let (worker, incarnation) = (worker.clone(), shared.incarnation);
+        beat(&bus, WorkerHeartbeat { worker, incarnation, sequence, in_flight: 1, ..worker_beat() }).await;
         shared.beats.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-fn heartbeat(worker: WorkerId, incarnation: Incarnation, sequence: u64) -> WorkerHeartbeat {
-    WorkerHeartbeat {
-        worker,
-        incarnation,
-        sequence,
-        pid: 7,
-        engine_pid: None,
-        host: "test-host".into(),
-        version: "0".into(),
-        engine: "null".into(),
-        device: Device::default(),
-        models: Vec::new(),
-        credits: Credits { total: 1, free: 0 },
-        in_flight: 1,
-        jobs_done: 0,
-        jobs_failed: 0,
-        engine_restarts: 0,
-        rss_bytes: 1,
-        cpu_percent: 0.0,
-        gpu_memory_bytes: None,
-        latency: LatencyFigures::default(),
-        uptime_ms: 1,
-        draining: false,
     }
 }
 
