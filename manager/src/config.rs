@@ -46,7 +46,7 @@ pub struct ManagerConfig {
     pub retry_after: Duration,
     /// Segments of one page at most; 1 to [`MAX_WINDOW`].
     pub max_window: usize,
-    /// Questions answered at once (open, advance, …); one more is refused.
+    /// Questions answered at once (open, advance, …), and as many cancels beside them; one more is refused.
     pub max_questions: usize,
     /// Plain requests spoken at once; one more is refused.
     pub max_plain_requests: usize,
@@ -106,10 +106,6 @@ impl ManagerConfig {
         );
         self.liveness.faults().into_iter().for_each(|fault| demand(false, fault));
         demand(!self.attempt_timeout.is_zero(), "attempt_timeout is zero");
-        demand(
-            self.liveness.engine_timeout >= self.attempt_timeout,
-            "liveness.engine_timeout is less than attempt_timeout",
-        );
         let deadline_ms = self.default_deadline.as_millis();
         demand(
             (1..=u128::from(MAX_DEADLINE_MS)).contains(&deadline_ms),

@@ -23,6 +23,10 @@ use chorus_protocol::{Incarnation, WorkerId};
 use attention::Attention;
 use pulse::{Pulse, Reading};
 
+/// How much longer than the time-out of an attempt all runs of a worker may go without an engine frame: the worker's own
+/// eyes, and the sessions', come first.
+const ENGINE_MARGIN: Duration = Duration::from_secs(1);
+
 /// Figures that deaths are judged by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LivenessConfig {
@@ -33,9 +37,6 @@ pub struct LivenessConfig {
     /// How long a suspected worker may show no sign of life. With a segment's way to another worker it stays under a
     /// second; a worker starved by others on two busy cores was never silent for a third of it.
     pub hang_after: Duration,
-    /// How long every run of a worker may go without an engine frame. The worker's own eyes come first, so this is longer
-    /// than the time-out of an attempt.
-    pub engine_timeout: Duration,
     /// The heartbeat age at which a manager's workers are looked after by the others.
     pub manager_timeout: Duration,
     /// After a lost connection: how long workers may take to find the broker again too.
@@ -48,7 +49,6 @@ impl Default for LivenessConfig {
             ping_interval: Duration::from_millis(50),
             suspect_after: 2,
             hang_after: Duration::from_millis(700),
-            engine_timeout: Duration::from_secs(11),
             manager_timeout: Duration::from_millis(1_500),
             reconnect_grace: Duration::from_millis(1_500),
         }
@@ -65,7 +65,6 @@ impl LivenessConfig {
                 self.hang_after >= self.ping_interval * (self.suspect_after + 1),
                 "liveness.hang_after leaves no time for the pings that it is judged by",
             ),
-            (!self.engine_timeout.is_zero(), "liveness.engine_timeout is zero"),
             (!self.manager_timeout.is_zero(), "liveness.manager_timeout is zero"),
         ];
         checks.into_iter().filter(|(holds, _)| !holds).map(|(_, fault)| fault).collect()
@@ -139,14 +138,17 @@ pub struct Round {
 #[derive(Debug)]
 pub struct Ward {
     config: LivenessConfig,
+    engine_timeout: Duration,
     attention: Attention,
     pulses: BTreeMap<WorkerId, Pulse>,
 }
 
 impl Ward {
-    /// Nobody yet.
-    pub fn new(config: LivenessConfig, now: Instant) -> Self {
-        Self { attention: Attention::new(&config, now), config, pulses: BTreeMap::new() }
+    /// Nobody yet. `attempt_timeout` is how long an attempt may go without progress.
+    pub fn new(config: LivenessConfig, attempt_timeout: Duration, now: Instant) -> Self {
+        let attention = Attention::new(&config, now);
+        let engine_timeout = attempt_timeout.saturating_add(ENGINE_MARGIN);
+        Self { config, engine_timeout, attention, pulses: BTreeMap::new() }
     }
 
     /// A round: `busy` are all workers to look after now; those not among them are forgotten.
@@ -188,7 +190,7 @@ impl Ward {
         let pulse = self.pulses.get_mut(worker).filter(|pulse| pulse.incarnation() == incarnation)?;
         pulse.ping_ended();
         let reading = match answer {
-            Answer::Pong(pong) => pulse.pong(pong, &self.config, self.attention.clock()),
+            Answer::Pong(pong) => pulse.pong(pong, self.engine_timeout, self.attention.clock()),
             Answer::NoResponders if self.attention.is_deaf(now) => Reading::Fine,
             Answer::NoResponders => Reading::Dead(Death::Crashed),
             Answer::Nothing => Reading::Fine,

@@ -66,7 +66,7 @@ impl Pulse {
         }
     }
 
-    pub(super) fn pong(&mut self, pong: &Pong, config: &LivenessConfig, clock: Duration) -> Reading {
+    pub(super) fn pong(&mut self, pong: &Pong, engine_timeout: Duration, clock: Duration) -> Reading {
         // Incarnations sort by the time of their start: an earlier one is a zombie, and answers for nobody.
         if pong.incarnation > self.incarnation {
             return Reading::Dead(Death::Replaced);
@@ -77,7 +77,7 @@ impl Pulse {
         self.is_heard(clock);
         // A run may wait behind others in its batch or lane: the engine hangs only when none of them moves.
         let idle = pong.runs.iter().map(|run| Duration::from_millis(run.idle_ms)).min().unwrap_or_default();
-        let hung = idle >= config.engine_timeout;
+        let hung = idle >= engine_timeout;
         let newly = hung && !self.engine_hung;
         self.engine_hung = hung;
         if newly { Reading::EngineHung(idle) } else { Reading::Fine }

@@ -38,7 +38,11 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let now = Instant::now();
-        let mut scene = Self { ward: Ward::new(LivenessConfig::default(), now), now, sequence: 1 };
+        let mut scene = Self {
+            ward: Ward::new(LivenessConfig::default(), Duration::from_secs(10), now),
+            now,
+            sequence: 1,
+        };
         assert_eq!(scene.tick(Duration::ZERO).pings.len(), 1);
         scene
     }
@@ -146,7 +150,7 @@ fn a_broken_connection_kills_nobody_until_workers_had_time_to_come_back() {
 fn faults_of_a_configuration_are_named() {
     assert_eq!(LivenessConfig::default().faults(), Vec::<&str>::new());
     let none = Duration::ZERO;
-    let bad = LivenessConfig { ping_interval: none, engine_timeout: none, ..LivenessConfig::default() };
+    let bad = LivenessConfig { ping_interval: none, manager_timeout: none, ..LivenessConfig::default() };
     assert_eq!(bad.faults().len(), 2);
 }
 
