@@ -34,8 +34,8 @@ pub struct LivenessConfig {
     pub ping_interval: Duration,
     /// Pings without an answer after which a worker is suspected, and the broker is tried.
     pub suspect_after: u32,
-    /// How long a suspected worker may show no sign of life. With a segment's way to another worker it stays under a
-    /// second; a worker starved by others on two busy cores was never silent for a third of it.
+    /// How long a suspected worker may show no sign of life: ten pings. Short enough that a segment, with its way to
+    /// another worker, starts there within a second.
     pub hang_after: Duration,
     /// The heartbeat age at which a manager's workers are looked after by the others.
     pub manager_timeout: Duration,
@@ -48,7 +48,7 @@ impl Default for LivenessConfig {
         Self {
             ping_interval: Duration::from_millis(50),
             suspect_after: 2,
-            hang_after: Duration::from_millis(700),
+            hang_after: Duration::from_millis(500),
             manager_timeout: Duration::from_millis(1_500),
             reconnect_grace: Duration::from_millis(1_500),
         }

@@ -100,6 +100,34 @@ async fn a_busy_worker_that_falls_silent_is_told_of() {
 }
 
 #[tokio::test]
+async fn a_worker_that_another_manager_found_dead_is_out_and_not_told_of_again() {
+    let broker = Broker::start().await;
+    let (_manager, bus) = broker.with_joe().await;
+    beat(&bus, heartbeat(0)).await;
+    eventually("it is seen", async || (!status(&bus).await.workers.is_empty()).then_some(())).await;
+    let mut events = bus.subscribe(&names::event_subject("workerLost"), None).await.unwrap();
+    let lost = |cause: &str| FleetEvent {
+        kind: "workerLost".into(),
+        worker_id: Some(WorkerId::new("w1").unwrap()),
+        incarnation: Some(Incarnation::from_u128(1)),
+        message: "lost".into(),
+        details: serde_json::from_value(serde_json::json!({ "cause": cause })).unwrap(),
+    };
+    for cause in ["engineHung", "crashed"] {
+        assert_eq!(status(&bus).await.workers.len(), 1, "a hung engine leaves its worker in view");
+        let subject = names::event_subject("workerLost");
+        bus.publish(&subject, &Envelope::event(lost(cause), 1)).await.unwrap();
+    }
+    eventually("it is out", async || status(&bus).await.workers.is_empty().then_some(())).await;
+    for _ in 0..2 {
+        soon("our own event", events.next()).await.unwrap();
+    }
+    bus.publish(&names::event_subject("workerLost"), &Envelope::event(0u8, 1)).await.unwrap();
+    let next = soon("the mark", events.next()).await.unwrap();
+    assert!(next.decode::<u8>().is_ok(), "nobody told of it again: {next:?}");
+}
+
+#[tokio::test]
 async fn a_stopped_manager_leaves_the_questions_to_the_others() {
     let broker = Broker::start().await;
     let (first, bus) = broker.with_joe().await;
