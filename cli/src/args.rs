@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Value;
 pub use bench::{BenchCommand, FirstAudioArgs, LatencyArgs};
-pub use fleet::{ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
+pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 the command line, configuration or text cannot be used, \
                           130 and 143 ended by SIGINT and SIGTERM.";
@@ -49,6 +49,8 @@ pub enum Command {
     /// The catalogue of models that can be asked for.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Let a worker finish what it speaks and leave; nothing is lost.
+    Drain(DrainArgs),
     /// Run one manager.
     Manager(ManagerArgs),
     /// Run one worker.
@@ -220,6 +222,7 @@ impl Command {
             Self::Models(ModelsCommand::List { report } | ModelsCommand::Remove { report, .. }) => {
                 nats(&report.nats)
             }
+            Self::Drain(args) => nats(&args.report.nats),
             Self::Manager(args) => nats(&args.nats),
             Self::Worker(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Bench(BenchCommand::Latency(args)) => args.engine.values(),
@@ -240,6 +243,7 @@ impl Command {
             Self::Models(ModelsCommand::Add { report, .. } | ModelsCommand::Remove { report, .. }) => {
                 report.json
             }
+            Self::Drain(args) => args.report.json,
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
             Self::Up(_) | Self::Manager(_) | Self::Worker(_) => false,

@@ -2,6 +2,7 @@
 //! error that says what to do.
 
 pub mod doctor;
+pub mod drain;
 pub mod embedded;
 pub mod models;
 pub mod roles;
@@ -27,6 +28,7 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         Command::Setup(args) => setup::run(context, args).await,
         Command::Voice(command) => voice::run(context, command).await,
         Command::Models(command) => models::run(context, command).await,
+        Command::Drain(args) => drain::run(context, args).await,
         Command::Manager(args) => roles::manager(context, args).await,
         Command::Worker(args) => roles::worker(context, args).await,
         Command::Bench(BenchCommand::Latency(args)) => Box::pin(bench::latency::run(context, args)).await,

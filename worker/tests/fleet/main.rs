@@ -6,4 +6,5 @@ mod support;
 
 mod faults;
 mod leaving;
+mod life;
 mod speaking;
