@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use chorus_bus::Bus;
-use chorus_client::ManagerPort;
+use chorus_client::port::{ManagerPort, bury};
+use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::plan::{Advance, Advanced, Cancel, Finish, Finished, Open, Opened};
 use chorus_protocol::{Incarnation, ManagerId, ModelDefinition, ModelName, ServiceError};
 use chorus_runtime::clock::SharedClock;
 use chorus_text::{Segmenter, SegmenterConfig};
 use futures::future::BoxFuture;
 
+use crate::breaker::book::Book;
+use crate::breaker::judge::Breakers;
 use crate::catalogue::CatalogueView;
 use crate::config::ManagerConfig;
 use crate::figures::Figures;
@@ -32,6 +35,7 @@ pub struct Core {
     pub(crate) clock: SharedClock,
     pub(crate) hooks: Hooks,
     pub(crate) started: Instant,
+    pub(crate) breakers: Breakers,
     catalogue: Mutex<Arc<CatalogueView>>,
     fleet: Mutex<FleetView>,
     figures: Mutex<Figures>,
@@ -52,8 +56,21 @@ impl Core {
         let CoreParts { id, incarnation, config, bus, clock, hooks } = parts;
         let fleet = Mutex::new(FleetView::new(config.worker_timeout));
         let started = clock.now();
+        let breakers = Breakers::new(Book::new(config.breaker.clone(), config.forget_breakers_after));
         let (catalogue, figures) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { id, incarnation, config, bus, clock, hooks, started, catalogue, fleet, figures })
+        Arc::new(Self {
+            id,
+            incarnation,
+            config,
+            bus,
+            clock,
+            hooks,
+            started,
+            breakers,
+            catalogue,
+            fleet,
+            figures,
+        })
     }
 
     /// The catalogue as it is now.
@@ -119,5 +136,9 @@ impl ManagerPort for Core {
 
     fn cancel(&self, cancel: Cancel) -> BoxFuture<'_, ()> {
         Box::pin(self.hear_cancel(cancel))
+    }
+
+    fn bury(&self, letter: DeadLetter) -> BoxFuture<'_, ()> {
+        Box::pin(bury(&self.bus, letter))
     }
 }

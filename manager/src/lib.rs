@@ -12,6 +12,7 @@
 
 pub mod admit;
 mod api;
+pub mod breaker;
 pub mod catalogue;
 pub mod config;
 pub mod core;
@@ -23,6 +24,7 @@ pub mod hooks;
 mod listen;
 pub mod plan;
 mod publish;
+pub mod rendezvous;
 pub mod service;
 
 pub use config::{ConfigError, ManagerConfig};

@@ -30,6 +30,7 @@ impl Core {
         self.tell_hook_failures(failures).await;
 
         let Resolved { definition, speech } = self.catalogue().resolve(&request)?;
+        self.refuse_when_all_open(&speech.model)?;
         let question = PlanQuestion {
             text: &request.text,
             text_complete: open.text_complete,
@@ -48,7 +49,7 @@ impl Core {
         Ok(Opened {
             manager: self.id.clone(),
             deadline_ms: request.deadline_ms.unwrap_or(self.config.default_deadline.as_millis() as u64),
-            attempt_timeout_ms: self.config.attempt_timeout.as_millis() as u64,
+            attempt_timeout_ms: self.config.breaker.timeout_ms,
             finish: self.hooks.wanted_at(HookPoint::AfterSynthesis),
             text: (request.text != text_before).then_some(request.text),
             speech,

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::*;
 
-fn heartbeat(in_flight: u32) -> WorkerHeartbeat {
+pub(crate) fn heartbeat(in_flight: u32) -> WorkerHeartbeat {
     let joe = LoadedModel {
         name: joe(),
         state: ModelState::Ready,
@@ -47,7 +47,7 @@ fn heartbeat(in_flight: u32) -> WorkerHeartbeat {
     }
 }
 
-async fn beat(bus: &chorus_bus::Bus, beat: WorkerHeartbeat) {
+pub(crate) async fn beat(bus: &chorus_bus::Bus, beat: WorkerHeartbeat) {
     let subject = names::worker_heartbeat(&beat.worker);
     let envelope = Envelope::event(Heartbeat::Worker(Box::new(beat)), 1);
     bus.publish(&subject, &envelope).await.unwrap();

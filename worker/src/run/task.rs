@@ -27,6 +27,7 @@ use super::{Action, Ending, Event, Run};
 use crate::config::WorkerConfig;
 use crate::engine::{Call, EngineState, Told};
 use crate::events::Events;
+use crate::gate::Gate;
 use crate::health::{self, Finished};
 use crate::metrics::{Metrics, RunFigures};
 use crate::models::Models;
@@ -46,6 +47,7 @@ pub(crate) struct RunContext {
     pub(crate) models: watch::Receiver<Arc<Models>>,
     pub(crate) runs: Arc<Runs>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) gate: Gate,
     /// Cancelled when the worker leaves without waiting any longer.
     pub(crate) leaving: CancellationToken,
 }
@@ -277,6 +279,9 @@ impl<'a> RunTask<'a> {
             RunOutcome::Spoken(spoken) => (OutcomeKind::Success, Some(spoken), None),
             RunOutcome::Failed(failed) => (OutcomeKind::of(&failed.error), None, Some(failed.error.clone())),
         };
+        if kind == OutcomeKind::WorkerFault {
+            self.context.gate.failed();
+        }
         let engine_ms = spoken.map_or(0.0, |spoken| spoken.engine_ms);
         match spoken {
             Some(spoken) => {
