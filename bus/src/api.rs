@@ -26,7 +26,10 @@ pub(crate) mod code {
     pub(crate) const STREAM_NAME_IN_USE: u32 = 10_058;
     pub(crate) const STREAM_NOT_FOUND: u32 = 10_059;
     pub(crate) const NOT_ENABLED: u32 = 10_076;
+    pub(crate) const WRONG_LAST_SEQUENCE: u32 = 10_071;
     pub(crate) const STORE_FAILED: u32 = 10_077;
+    pub(crate) const DUPLICATE_IN_PROCESS: u32 = 10_158;
+    pub(crate) const WRONG_LAST_SEQUENCE_UNSAID: u32 = 10_164;
 }
 
 /// The server's refusal.
@@ -44,6 +47,11 @@ pub(crate) struct Fault {
 impl Fault {
     pub(crate) fn is_no_jetstream(&self) -> bool {
         matches!(self.err_code, code::NOT_ENABLED | code::NOT_ENABLED_FOR_ACCOUNT)
+    }
+
+    /// Whether a conditional publish came too late.
+    pub(crate) fn is_wrong_sequence(&self) -> bool {
+        matches!(self.err_code, code::WRONG_LAST_SEQUENCE | code::WRONG_LAST_SEQUENCE_UNSAID)
     }
 }
 

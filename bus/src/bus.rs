@@ -8,14 +8,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::{Context, kv, object_store::ObjectStore};
+use async_nats::jetstream::Context;
 use chorus_protocol::ModelName;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 
-use crate::audio_store::AudioStore;
 use crate::catalogue::Catalogue;
 use crate::error::{BusError, BusErrorKind};
 use crate::link::{ConnectionState, Link};
+use crate::objects::OpenBuckets;
 
 /// What is known of the server that we are connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +40,7 @@ pub(crate) struct Inner {
     pub(crate) shown_url: String,
     pub(crate) request_timeout: Duration,
     pub(crate) link: Arc<Link>,
-    pub(crate) models: OnceCell<kv::Store>,
-    pub(crate) audio: OnceCell<ObjectStore>,
+    pub(crate) objects: OpenBuckets,
     consumers: Mutex<HashSet<ModelName>>,
 }
 
@@ -60,8 +59,7 @@ impl Inner {
             shown_url,
             request_timeout,
             link: link.clone(),
-            models: OnceCell::new(),
-            audio: OnceCell::new(),
+            objects: OpenBuckets::default(),
             consumers: Mutex::default(),
         });
         // The link is made for this client and set once; a second time cannot come.
@@ -147,12 +145,7 @@ impl Bus {
 
     /// The catalogue of models.
     pub fn catalogue(&self) -> Catalogue {
-        Catalogue::new(self.clone())
-    }
-
-    /// Audio of plain replies and durable jobs.
-    pub fn audio_store(&self) -> AudioStore {
-        AudioStore::new(self.clone())
+        Catalogue::new(self)
     }
 
     /// Waits until everything sent so far has reached the broker's socket.

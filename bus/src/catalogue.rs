@@ -1,25 +1,18 @@
 //! The catalogue: which models can be asked for, kept in a KV bucket so that it outlives every process.
 //!
-//! Entries are JSON, one per model. One that cannot be read is logged and left out: a broken entry must not take the
-//! others with it.
+//! The models are [`Records`] under their own names. An entry that cannot be read, or that stands under another model's
+//! name, is logged and left out: a broken entry must not take the others with it.
 
-mod watch;
+use chorus_protocol::{ModelDefinition, ModelName};
 
-use std::future::Future;
-
-use async_nats::jetstream::kv;
-use bytes::Bytes;
-use chorus_protocol::{ModelDefinition, ModelName, names};
-
-use crate::bus::{Bus, bounded};
-use crate::error::{BusError, BusErrorKind};
-
-pub use watch::CatalogueWatch;
+use crate::bus::Bus;
+use crate::error::BusError;
+use crate::records::{Bucket, CasError, RecordChange, RecordWatch, Records};
 
 /// The catalogue of models. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalogue {
-    bus: Bus,
+    models: Records<ModelDefinition>,
 }
 
 /// A change of the catalogue.
@@ -35,18 +28,17 @@ pub enum CatalogueChange {
 }
 
 impl Catalogue {
-    pub(crate) fn new(bus: Bus) -> Self {
-        Self { bus }
+    pub(crate) fn new(bus: &Bus) -> Self {
+        Self { models: bus.records(Bucket::MODELS) }
     }
 
     /// Adds or replaces a model.
     ///
     /// # Errors
-    /// `NotFound` when the bucket is missing (see [`Bus::ensure_layout`]), `Refused`, `Timeout`, `Disconnected`.
+    /// `NotFound` when the bucket is missing (see [`Bus::ensure_layout`]), `TooLarge`, `Refused`, `Timeout`,
+    /// `Disconnected`.
     pub async fn put(&self, model: &ModelDefinition) -> Result<(), BusError> {
-        let (key, value) = entry_of(model)?;
-        let store = self.store().await?;
-        self.within(store.put(key, value)).await?.map_err(|e| refused("put", e)).map(|_| ())
+        self.models.put(model.name.as_str(), model).await.map(|_| ())
     }
 
     /// Adds a model; `false` when one of its name is there already.
@@ -54,12 +46,10 @@ impl Catalogue {
     /// # Errors
     /// As of [`Catalogue::put`].
     pub async fn create(&self, model: &ModelDefinition) -> Result<bool, BusError> {
-        let (key, value) = entry_of(model)?;
-        let store = self.store().await?;
-        match self.within(store.create(key, value)).await? {
+        match self.models.create(model.name.as_str(), model).await {
             Ok(_) => Ok(true),
-            Err(error) if error.kind() == kv::CreateErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(refused("create", error)),
+            Err(CasError::Exists | CasError::Conflict) => Ok(false),
+            Err(CasError::Bus(error)) => Err(error),
         }
     }
 
@@ -68,15 +58,7 @@ impl Catalogue {
     /// # Errors
     /// As of [`Catalogue::put`]; `Malformed` when the entry cannot be read.
     pub async fn get(&self, model: &ModelName) -> Result<Option<ModelDefinition>, BusError> {
-        let store = self.store().await?;
-        let value = self.within(store.get(names::model_key(model))).await?.map_err(|e| refused("get", e))?;
-        let parse = |value: Bytes| {
-            serde_json::from_slice(&value).map_err(|error| {
-                let message = format!("the catalogue entry of {model} cannot be read");
-                BusError::caused(BusErrorKind::Malformed, message, error)
-            })
-        };
-        value.map(parse).transpose()
+        Ok(self.models.get(model.as_str()).await?.map(|record| record.value))
     }
 
     /// Takes a model out; nothing happens when it is not there.
@@ -84,8 +66,11 @@ impl Catalogue {
     /// # Errors
     /// As of [`Catalogue::put`].
     pub async fn remove(&self, model: &ModelName) -> Result<(), BusError> {
-        let store = self.store().await?;
-        self.within(store.delete(names::model_key(model))).await?.map_err(|e| refused("remove", e))
+        match self.models.delete(model.as_str(), None).await {
+            Err(CasError::Bus(error)) => Err(error),
+            // Without a revision there is nothing to conflict with.
+            Ok(()) | Err(CasError::Exists | CasError::Conflict) => Ok(()),
+        }
     }
 
     /// All models, in order of their keys.
@@ -93,21 +78,8 @@ impl Catalogue {
     /// # Errors
     /// As of [`Catalogue::put`].
     pub async fn list(&self) -> Result<Vec<ModelDefinition>, BusError> {
-        let mut watch = self.watch().await?;
-        let collecting = async {
-            let mut models = Vec::new();
-            while let Some(change) = watch.next().await {
-                match change {
-                    CatalogueChange::Put(model) => models.push(model),
-                    CatalogueChange::Removed(_) => {}
-                    CatalogueChange::Ready => return Ok(models),
-                }
-            }
-            Err(self.bus.inner.disconnected())
-        };
-        let mut models = self.within(collecting).await??;
-        models.sort_by_cached_key(|model| names::model_key(&model.name));
-        Ok(models)
+        let records = self.models.list().await?;
+        Ok(records.into_iter().filter_map(|(key, record)| in_its_place(&key, record.value)).collect())
     }
 
     /// What is there, then [`CatalogueChange::Ready`], then every change.
@@ -115,32 +87,45 @@ impl Catalogue {
     /// # Errors
     /// As of [`Catalogue::put`].
     pub async fn watch(&self) -> Result<CatalogueWatch, BusError> {
-        CatalogueWatch::open(self.clone()).await
-    }
-
-    pub(crate) async fn store(&self) -> Result<&kv::Store, BusError> {
-        let inner = &self.bus.inner;
-        inner.ready(inner.request_timeout).await?;
-        let opening = inner.models.get_or_try_init(|| inner.jetstream.get_key_value(names::MODELS_BUCKET));
-        self.within(opening).await?.map_err(|error| {
-            let message = format!("the KV bucket {} cannot be opened", names::MODELS_BUCKET);
-            BusError::caused(BusErrorKind::NotFound, message, error)
-        })
-    }
-
-    pub(crate) async fn within<T>(&self, operation: impl Future<Output = T>) -> Result<T, BusError> {
-        let timeout = || BusError::new(BusErrorKind::Timeout, "the catalogue did not answer in time");
-        bounded(2 * self.bus.inner.request_timeout, operation).await.ok_or_else(timeout)
+        Ok(CatalogueWatch { models: self.models.watch().await? })
     }
 }
 
-fn entry_of(model: &ModelDefinition) -> Result<(String, Bytes), BusError> {
-    let value = serde_json::to_vec(model).map_err(|error| {
-        BusError::caused(BusErrorKind::Malformed, "the model definition cannot be written", error)
-    })?;
-    Ok((names::model_key(&model.name), value.into()))
+/// Changes of the catalogue, in order.
+pub struct CatalogueWatch {
+    models: RecordWatch<ModelDefinition>,
 }
 
-fn refused(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> BusError {
-    BusError::caused(BusErrorKind::Refused, format!("the catalogue cannot {what} the model"), error)
+impl CatalogueWatch {
+    /// The next change; `None` when the connection was closed for good. Cancel-safe.
+    pub async fn next(&mut self) -> Option<CatalogueChange> {
+        loop {
+            if let Some(change) = read(self.models.next().await?) {
+                return Some(change);
+            }
+        }
+    }
+}
+
+fn read(change: RecordChange<ModelDefinition>) -> Option<CatalogueChange> {
+    match change {
+        RecordChange::Put { key, value, .. } => in_its_place(&key, value).map(CatalogueChange::Put),
+        RecordChange::Malformed { .. } => None,
+        RecordChange::Removed { key } => match ModelName::new(&key) {
+            Ok(model) => Some(CatalogueChange::Removed(model)),
+            Err(error) => {
+                tracing::warn!(key, %error, "a catalogue entry with a key of no model is gone");
+                None
+            }
+        },
+        RecordChange::Ready => Some(CatalogueChange::Ready),
+    }
+}
+
+fn in_its_place(key: &str, model: ModelDefinition) -> Option<ModelDefinition> {
+    let fits = model.name.as_str() == key;
+    if !fits {
+        tracing::warn!(key, model = %model.name, "a catalogue entry under another model's key; left out");
+    }
+    fits.then_some(model)
 }

@@ -68,10 +68,7 @@ impl Bus {
         self.inner.ensured_consumers().remove(model);
         let deleting = JobClass::BY_URGENCY.map(|class| self.delete_consumer(model, class));
         futures::future::try_join_all(deleting).await?;
-        let stream = names::JOBS_STREAM;
-        let body = json!({ "filter": names::model_jobs(model) });
-        let purged = self.inner.api::<_, IgnoredAny>(&format!("STREAM.PURGE.{stream}"), &body).await;
-        purged.map(|_| ()).map_err(|error| error.into_bus(&format!("stream {stream}")))
+        self.inner.purge_stored(names::JOBS_STREAM, &names::model_jobs(model)).await.map(|_| ())
     }
 
     async fn delete_consumer(&self, model: &ModelName, class: JobClass) -> Result<(), BusError> {

@@ -209,10 +209,6 @@ pub struct PublishError {
 }
 
 impl PublishError {
-    pub(crate) fn new(kind: PublishErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
-    }
-
     pub(crate) fn caused(
         kind: PublishErrorKind,
         message: impl Into<String>,
@@ -259,7 +255,7 @@ mod tests {
         assert_eq!(error.into_service_error(), refused);
         let silent = RequestError::new(RequestErrorKind::NoResponders, "tts.open").into_service_error();
         assert_eq!(silent.reason(), Some(Reason::NoManager));
-        let full = PublishError::new(PublishErrorKind::QueueFull, "full").into_service_error();
+        let full = PublishError::caused(PublishErrorKind::QueueFull, "full", "10077").into_service_error();
         assert_eq!((full.reason(), full.retryable), (Some(Reason::QueueFull), true));
         let large = BusError::too_large(2, 1).into_service_error();
         assert_eq!((large.reason(), large.retryable), (Some(Reason::TooLarge), false));

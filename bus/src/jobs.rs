@@ -7,24 +7,19 @@
 use std::collections::HashMap;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
-use bytes::Bytes;
 use chorus_protocol::codec::{self, Encoding};
 use chorus_protocol::job::Job;
 use chorus_protocol::{
     Envelope, JobClass, MessageId, MessageType, Metadata, ModelName, WorkerId, names, version,
 };
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::api::{ApiError, AskError, Fault, code};
+use crate::api::code;
 use crate::bus::Bus;
+use crate::confirm::{ConfirmError, Outgoing};
 use crate::error::{BusError, PublishError, PublishErrorKind};
 
-/// How often a publish with an unknown outcome is sent in all.
-const PUBLISH_ATTEMPTS: u32 = 3;
-
-const MESSAGE_ID: HeaderName = HeaderName::from_static("Nats-Msg-Id");
 const INBOX: HeaderName = HeaderName::from_static(names::HEADER_INBOX);
 const FAILURES: HeaderName = HeaderName::from_static(names::HEADER_FAILURES);
 const TRIED: HeaderName = HeaderName::from_static(names::HEADER_TRIED);
@@ -51,9 +46,8 @@ pub struct OutgoingJob<'a> {
 }
 
 impl OutgoingJob<'_> {
-    fn headers(&self, id: &str) -> HeaderMap {
+    fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(MESSAGE_ID, HeaderValue::from(id));
         headers.insert(INBOX, HeaderValue::from(self.inbox));
         headers.insert(VERSION, HeaderValue::from(version::V2_1.to_string()));
         if self.failures > 0 {
@@ -106,16 +100,10 @@ impl QueueDepth {
     }
 }
 
-#[derive(Deserialize)]
-struct PublishAck {
-    #[serde(default)]
-    seq: u64,
-    error: Option<Fault>,
-}
-
 impl Bus {
     /// Puts a job on its queue and gives its stream sequence: the first one's, when it is there already. A publish with an
-    /// unknown outcome is repeated under the same id, three times in all.
+    /// unknown outcome, or to a stream that is without a leader, is repeated under the same id, within three times the
+    /// configured request time-out in all.
     ///
     /// # Errors
     /// See [`PublishErrorKind`].
@@ -125,23 +113,14 @@ impl Bus {
         let payload = codec::encode(&job.envelope(&id)?, Encoding::MessagePack).map_err(|error| {
             PublishError::caused(PublishErrorKind::TooLarge, "the job cannot be encoded", error)
         })?;
-        let payload = Bytes::from(payload);
-        let mut disconnected = false;
-        for _ in 0..PUBLISH_ATTEMPTS {
-            let headers = Some(job.headers(&id));
-            let asked = self.inner.ask(&subject, headers, payload.clone(), self.inner.request_timeout).await;
-            match asked {
-                Ok(answer) => return read_ack(&answer.payload),
-                Err(AskError::Timeout) => disconnected = false,
-                Err(AskError::Disconnected) => disconnected = true,
-                Err(error) => return Err(refuse(error)),
-            }
-        }
-        let why = if disconnected { "the connection is down" } else { "no confirmation in time" };
-        Err(PublishError::new(
-            PublishErrorKind::Unavailable,
-            format!("the broker did not confirm the job: {why}, {PUBLISH_ATTEMPTS} times"),
-        ))
+        let message = Outgoing {
+            stream: names::JOBS_STREAM,
+            subject: &subject,
+            id: &id,
+            headers: job.headers(),
+            payload: payload.into(),
+        };
+        self.inner.confirm(message).await.map_err(refuse)
     }
 
     /// Whether a job is still on the queue, waiting or with a worker.
@@ -149,12 +128,7 @@ impl Bus {
     /// # Errors
     /// `NotFound` when the stream is missing, `Timeout`, `Disconnected`, `Refused`.
     pub async fn job_exists(&self, seq: u64) -> Result<bool, BusError> {
-        let subject = format!("STREAM.MSG.GET.{}", names::JOBS_STREAM);
-        match self.inner.api::<_, IgnoredAny>(&subject, &json!({ "seq": seq })).await {
-            Ok(_) => Ok(true),
-            Err(ApiError::Fault(fault)) if fault.err_code == code::MESSAGE_NOT_FOUND => Ok(false),
-            Err(error) => Err(error.into_bus(&format!("stream {}", names::JOBS_STREAM))),
-        }
+        self.inner.is_stored(names::JOBS_STREAM, seq).await
     }
 
     /// Takes a job off the queue; `false` when it was gone already.
@@ -162,19 +136,7 @@ impl Bus {
     /// # Errors
     /// `NotFound` when the stream is missing, `Timeout`, `Disconnected`, `Refused`.
     pub async fn delete_job(&self, seq: u64) -> Result<bool, BusError> {
-        let subject = format!("STREAM.MSG.DELETE.{}", names::JOBS_STREAM);
-        let body = json!({ "seq": seq, "no_erase": true });
-        match self.inner.api::<_, IgnoredAny>(&subject, &body).await {
-            Ok(_) => Ok(true),
-            Err(ApiError::Fault(fault)) if fault.err_code == code::SEQUENCE_NOT_FOUND => Ok(false),
-            // The server says in several ways, and in words only, that there was nothing to delete.
-            Err(ApiError::Fault(fault))
-                if fault.err_code == code::MESSAGE_DELETE_FAILED && !self.job_exists(seq).await? =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(error.into_bus(&format!("stream {}", names::JOBS_STREAM))),
-        }
+        self.inner.delete_stored(names::JOBS_STREAM, seq).await
     }
 
     /// How many jobs of a model are on the queue.
@@ -228,58 +190,37 @@ fn sum_depths(subjects: HashMap<String, u64>) -> HashMap<String, QueueDepth> {
     depths
 }
 
-fn read_ack(payload: &[u8]) -> Result<u64, PublishError> {
-    let ack: PublishAck = serde_json::from_slice(payload).map_err(|error| {
-        PublishError::caused(PublishErrorKind::Unavailable, "the broker's confirmation cannot be read", error)
-    })?;
-    match ack.error {
-        None => Ok(ack.seq),
-        Some(fault) if fault.err_code == code::STORE_FAILED && fault.description.contains("maximum") => {
-            Err(PublishError::caused(PublishErrorKind::QueueFull, "the queue is full", fault))
+fn refuse(error: ConfirmError) -> PublishError {
+    let (kind, message) = match &error {
+        ConfirmError::NoStream(_) => (PublishErrorKind::NoStream, "the job cannot be queued"),
+        ConfirmError::TooLarge(_) => (PublishErrorKind::TooLarge, "the job cannot be queued"),
+        ConfirmError::Fault(fault)
+            if fault.err_code == code::STORE_FAILED && fault.description.contains("maximum") =>
+        {
+            (PublishErrorKind::QueueFull, "the queue is full")
         }
-        Some(fault) => Err(PublishError::caused(
-            PublishErrorKind::Unavailable,
-            "the broker does not store the job",
-            fault,
-        )),
-    }
-}
-
-fn refuse(error: AskError) -> PublishError {
-    match error {
-        AskError::NoResponders => PublishError::new(
-            PublishErrorKind::NoStream,
-            format!("stream {} does not exist, or JetStream is off", names::JOBS_STREAM),
-        ),
-        AskError::TooLarge { len, max } => {
-            PublishError::new(PublishErrorKind::TooLarge, BusError::too_large(len, max).to_string())
-        }
-        AskError::Timeout | AskError::Disconnected => {
-            PublishError::new(PublishErrorKind::Unavailable, "the broker did not confirm the job")
-        }
-        AskError::Failed(error) => {
-            PublishError::caused(PublishErrorKind::Unavailable, "the job cannot be sent", error)
-        }
-    }
+        ConfirmError::Fault(_) => (PublishErrorKind::Unavailable, "the broker does not store the job"),
+        ConfirmError::Unconfirmed(_)
+        | ConfirmError::Unreadable(_)
+        | ConfirmError::Unwritable(_)
+        | ConfirmError::Failed(_) => (PublishErrorKind::Unavailable, "the job may not be queued"),
+    };
+    PublishError::caused(kind, message, error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Fault;
 
     #[test]
-    fn acks_refusals_and_rubbish() {
-        assert_eq!(read_ack(br#"{"stream":"S","seq":7,"duplicate":true}"#).unwrap(), 7);
-        let kind = |text: &[u8]| read_ack(text).unwrap_err().kind;
-        assert_eq!(
-            kind(br#"{"error":{"code":503,"err_code":10077,"description":"maximum messages per subject exceeded"}}"#),
-            PublishErrorKind::QueueFull
-        );
-        assert_eq!(
-            kind(br#"{"error":{"code":503,"err_code":10077,"description":"no space left on device"}}"#),
-            PublishErrorKind::Unavailable
-        );
-        assert_eq!(kind(b"pong"), PublishErrorKind::Unavailable);
+    fn a_full_queue_is_told_from_a_full_disk() {
+        let kind = |description: &str| {
+            let description = description.to_owned();
+            refuse(ConfirmError::Fault(Fault { code: 503, err_code: code::STORE_FAILED, description })).kind
+        };
+        assert_eq!(kind("maximum messages per subject exceeded"), PublishErrorKind::QueueFull);
+        assert_eq!(kind("no space left on device"), PublishErrorKind::Unavailable);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::error::BusError;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// How long a job outlives the longest deadline.
 const JOB_GRACE: Duration = Duration::from_secs(60);
+/// How long the sign that a record has run out stays, for who watches; a watch opened later needs none.
+const EXPIRY_MARKER_TTL: Duration = Duration::from_secs(60);
 /// How long a cluster may take to elect its leaders (measured: 5.2 to 5.9 s).
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 const SETTLE_PAUSE: Duration = Duration::from_millis(250);
@@ -125,6 +127,9 @@ impl Layout {
             max_bytes: bytes(self.kv_max_bytes),
             allow_rollup: true,
             deny_delete: true,
+            // Leases run out by themselves, and who watches is told.
+            allow_message_ttl: true,
+            subject_delete_marker_ttl: Some(EXPIRY_MARKER_TTL),
             ..self.base(format!("KV_{bucket}"), vec![format!("$KV.{bucket}.>")])
         }
     }

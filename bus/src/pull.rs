@@ -4,8 +4,8 @@
 //! job's own subject, with the consumer's name in its ack subject) or a status (on the answer subject). [`Outstanding`]
 //! keeps the account of pulls under way and is pure; this file sends, listens and keeps its timers.
 //!
-//! Every pull ends: with as many jobs as it asked for, with the server's status, or here, when the connection was lost
-//! or the server has been silent for longer than the pull could last.
+//! Every pull ends: with as many jobs as it asked for, with the server's status, or here, when the connection was lost,
+//! the heartbeats of a long pull stay away, or the server has been silent for longer than the pull could last.
 
 mod outstanding;
 
@@ -24,6 +24,14 @@ use crate::bus::{Bus, bounded};
 use crate::delivery::{Delivery, parse_ack_subject};
 use crate::error::{BusError, BusErrorKind};
 use crate::link::ConnectionState;
+
+/// How often the server says that a long pull still waits. A server that was killed says nothing, and who leads the
+/// consumer next knows nothing of the pull.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A long pull without a heartbeat for so long is lost.
+const SILENCE: Duration = Duration::from_secs(3);
+/// From here on a pull is long; a shorter one is over before its silence would tell anything.
+const LONG_WAIT: Duration = Duration::from_secs(4);
 
 /// How long a pull waits on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,15 +148,22 @@ impl Puller {
         let batch = request.batch.max(1);
         let (body, longest) = match request.wait {
             PullWait::NoWait => (format!("{{\"batch\":{batch},\"no_wait\":true}}"), Duration::ZERO),
+            PullWait::For(wait) if wait >= LONG_WAIT => {
+                let (expires, heartbeat) = (wait.as_nanos(), HEARTBEAT.as_nanos());
+                (format!("{{\"batch\":{batch},\"expires\":{expires},\"idle_heartbeat\":{heartbeat}}}"), wait)
+            }
             PullWait::For(wait) => (format!("{{\"batch\":{batch},\"expires\":{}}}", wait.as_nanos()), wait),
         };
+        let now = Instant::now();
+        let last_end = now + longest + inner.request_timeout;
         let consumer = names::job_consumer(request.model, request.class);
         let subject = format!("{}.CONSUMER.MSG.NEXT.{}.{consumer}", api::PREFIX, names::JOBS_STREAM);
         let pull = Pull {
             id: request.id,
             remaining: batch,
             no_wait: request.wait == PullWait::NoWait,
-            ends_at: Instant::now() + longest + inner.request_timeout,
+            ends_at: if longest >= LONG_WAIT { last_end.min(now + SILENCE) } else { last_end },
+            last_end,
             connection: inner.connects(),
         };
         self.account().opened(&consumer, request.model, pull);
@@ -214,6 +229,7 @@ impl Puller {
         let id = message.subject.rsplit('.').next()?.parse().ok()?;
         let description = message.description.as_deref().unwrap_or_default();
         if status == StatusCode::IDLE_HEARTBEAT {
+            self.account().alive(id, Instant::now() + SILENCE);
             return None;
         }
         let ended = self.account().ended(id)?;

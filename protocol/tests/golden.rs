@@ -3,6 +3,8 @@
 //! `tests/golden/NAME.json` is the 2.0 form, `NAME.hex` the 2.1 form. A change here is a change of the wire: run with
 //! `CHORUS_BLESS=1` to write the files anew, and read the difference as a peer of an older version would.
 
+#![allow(clippy::unwrap_used, reason = "a test: what cannot be made here is a failure of it")]
+
 use std::fmt::Debug;
 use std::path::PathBuf;
 

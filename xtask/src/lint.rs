@@ -64,7 +64,7 @@ fn deny(root: &Path, checks: &[&str]) -> anyhow::Result<Passed> {
 }
 
 fn ruff(root: &Path) -> anyhow::Result<Passed> {
-    let python = setup::python(root, "check")?;
+    let python = setup::install(root, "check")?.python;
     let arguments = ["-m", "ruff", "check", "--no-cache", "worker/engine"];
     let closing = |line: &str| line.starts_with("All checks") || line.starts_with("Found");
     command::run(command(root, python, &arguments), closing).map(Passed::Done)

@@ -32,9 +32,16 @@ pub(crate) fn metadata(root: &Path) -> anyhow::Result<Value> {
     serde_json::from_slice(&output.stdout).context("cargo metadata did not answer in JSON")
 }
 
-/// Runs `chorus setup` for a profile (`check`: the tools of the Python checks; `test`: everything) and returns the
-/// Python that has it.
-pub(crate) fn python(root: &Path, profile: &str) -> anyhow::Result<PathBuf> {
+/// What `chorus setup` installed, as the tests need it.
+pub(crate) struct Installed {
+    /// The engine environment's interpreter.
+    pub python: PathBuf,
+    /// The nats-server, where the profile has one.
+    pub nats_server: Option<PathBuf>,
+}
+
+/// Runs `chorus setup` for a profile (`check`: the tools of the Python checks; `test`: everything).
+pub(crate) fn install(root: &Path, profile: &str) -> anyhow::Result<Installed> {
     let chorus = build_chorus(root)?;
     let output = command(root, chorus, &["setup", "--profile", profile, "--json"])
         .stderr(Stdio::inherit())
@@ -46,6 +53,9 @@ pub(crate) fn python(root: &Path, profile: &str) -> anyhow::Result<PathBuf> {
     let answer = String::from_utf8_lossy(&output.stdout);
     let last = answer.lines().next_back().unwrap_or_default();
     let paths: Value = serde_json::from_str(last).context("chorus setup did not answer in JSON")?;
-    let python = paths["python"].as_str().context("chorus setup named no python")?;
-    Ok(PathBuf::from(python))
+    let path = |name: &str| paths[name].as_str().map(PathBuf::from);
+    Ok(Installed {
+        python: path("python").context("chorus setup named no python")?,
+        nats_server: path("natsServer"),
+    })
 }

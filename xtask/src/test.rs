@@ -1,38 +1,49 @@
 //! `cargo xtask test`: every test there is, on a machine that may have nothing but Rust and a Python.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::command::{self, command};
 use crate::report::{Passed, Report};
-use crate::setup::{self, cargo};
+use crate::setup::{self, Installed, cargo};
 use crate::sources;
 
 /// Installs what the tests need, then runs them all.
 pub(crate) fn run(root: &Path, report: &mut Report) {
-    let mut python = None;
+    let mut installed = None;
     report.step("setup", || {
-        let found = setup::python(root, "test")?;
-        let done = Passed::Done(found.display().to_string());
-        python = Some(found);
+        let found = setup::install(root, "test")?;
+        let done = Passed::Done(found.python.display().to_string());
+        installed = Some(found);
         Ok(done)
     });
-    report.step("rust", || rust(root));
+    let Some(installed) = installed else { return };
+    report.step("rust", || rust(root, &installed));
     report.step("documents", || documents(root));
-    report.step("python", || match &python {
-        Some(python) => pytest(root, python),
-        None => anyhow::bail!("the engine's environment is missing, see the step `setup`"),
-    });
+    report.step("python", || pytest(root, &installed.python));
 }
 
-fn rust(root: &Path) -> anyhow::Result<Passed> {
+fn rust(root: &Path, installed: &Installed) -> anyhow::Result<Passed> {
     if command::present(root, &cargo(), &["nextest", "--version"]) {
         let nextest = command(root, cargo(), &["nextest", "run", "--workspace"]);
+        let nextest = with_parts(nextest, root, installed);
         return command::run(nextest, |line| line.contains("Summary [")).map(Passed::Done);
     }
     println!("   cargo-nextest is not installed (cargo install --locked cargo-nextest); cargo test instead:");
     let test =
         command(root, cargo(), &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
-    command::run(test, |line| line.starts_with("test result:")).map(Passed::Done)
+    command::run(with_parts(test, root, installed), |line| line.starts_with("test result:")).map(Passed::Done)
+}
+
+/// Tells the tests of single crates where the real parts are.
+fn with_parts(mut tests: Command, root: &Path, installed: &Installed) -> Command {
+    tests
+        .env("CHORUS_ENGINE_PYTHON", &installed.python)
+        .env("CHORUS_ENGINE_PATH", root.join("worker/engine"));
+    if let Some(server) = &installed.nats_server {
+        tests.env("CHORUS_NATS_SERVER", server);
+    }
+    tests
 }
 
 /// The examples in the documentation, which nextest does not run.

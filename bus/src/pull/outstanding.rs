@@ -15,8 +15,10 @@ pub(super) struct Pull {
     /// Jobs still to come.
     pub(super) remaining: u32,
     pub(super) no_wait: bool,
-    /// When the server must have ended it.
+    /// When the server must have ended it, or said that it still waits.
     pub(super) ends_at: Instant,
+    /// When the server must have ended it, whatever it said.
+    pub(super) last_end: Instant,
     /// Over which connection, counted from 1, it was sent.
     pub(super) connection: u64,
 }
@@ -77,6 +79,13 @@ impl Outstanding {
         })
     }
 
+    /// The server says that it still waits: it is not overdue before `ends_at`.
+    pub(super) fn alive(&mut self, id: u64, ends_at: Instant) {
+        for pull in self.lines.values_mut().flat_map(|line| &mut line.waiting).filter(|pull| pull.id == id) {
+            pull.ends_at = ends_at.min(pull.last_end);
+        }
+    }
+
     /// When the first pull is overdue.
     pub(super) fn next_end(&self) -> Option<Instant> {
         self.lines.values().flat_map(|line| &line.waiting).map(|pull| pull.ends_at).min()
@@ -121,7 +130,14 @@ mod tests {
     }
 
     fn pull(id: u64, remaining: u32, ends_at: Instant) -> Pull {
-        Pull { id, remaining, no_wait: false, ends_at, connection: 1 }
+        Pull {
+            id,
+            remaining,
+            no_wait: false,
+            ends_at,
+            last_end: ends_at + Duration::from_secs(5),
+            connection: 1,
+        }
     }
 
     #[test]
@@ -144,6 +160,20 @@ mod tests {
         let served: Vec<_> = (0..3).filter_map(|_| account.delivered("low_m")).collect();
         assert_eq!(served, [1, 2, 1]);
         assert_eq!(account.next_end(), None);
+    }
+
+    #[test]
+    fn heartbeats_keep_a_pull_until_its_last_end() {
+        let mut account = Outstanding::default();
+        let now = Instant::now();
+        let last_end = now + Duration::from_secs(5);
+        account.opened("a", &model(), pull(1, 1, now));
+        account.alive(1, now + Duration::from_secs(3));
+        account.alive(2, now);
+        assert_eq!(account.next_end(), Some(now + Duration::from_secs(3)));
+        account.alive(1, now + Duration::from_secs(9));
+        assert_eq!(account.next_end(), Some(last_end));
+        assert_eq!(account.overdue(last_end), [1]);
     }
 
     #[test]

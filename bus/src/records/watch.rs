@@ -1,52 +1,75 @@
-//! Hearing of changes in the catalogue, however often the connection breaks.
+//! Hearing of changes of records, however often the connection breaks.
 //!
-//! A watch reads the bucket's stream through an ordered consumer: the last value of each key first, then what comes. The
-//! library's consumer heals itself after a break, but goes on at the sequence where it was, and the server may have come
-//! back with another store. So after a reconnect the watch is opened anew, tells everything again, and takes out what is
-//! no longer there.
+//! A watch reads the bucket's stream through a consumer of its own, which one server holds in memory: the last value of
+//! each key first, then what comes. A consumer that goes on where it was does not help when the server has come back with
+//! another store; so after a reconnect, a silence or a gap the watch is opened anew, tells everything again, and takes out
+//! what is no longer there. (The library's ordered consumer notices a dead server only after 10 s, which is too long for
+//! who watches breakers.)
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::push::{Ordered, OrderedConfig};
-use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
-use chorus_protocol::{ModelDefinition, ModelName, names};
+use async_nats::jetstream::consumer::push::{Config, Messages};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
+use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
+use chorus_protocol::names;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Catalogue, CatalogueChange};
+use super::{Bucket, RecordChange};
+use crate::api::code;
+use crate::bus::{Bus, bounded};
 use crate::error::{BusError, BusErrorKind};
 use crate::link::ConnectionState;
+use crate::stored::{KV_OPERATION, MARKER_REASON};
 
 /// How long a broken watch waits before it is opened anew.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
-/// The header by which a KV entry says that it is a removal, and not a value.
-const KV_OPERATION: &str = "KV-Operation";
+/// How often the server says that it is there when it has nothing to tell; two of them missed are a break.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long the server keeps a consumer that nobody listens to any more.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
-/// The bucket's stream, and how many entries it held when it was opened.
-type Opened = (Box<Ordered>, u64);
+/// The bucket's entries, and how many there were when they were opened.
+type Opened = (Box<Numbered>, u64);
+
+/// Entries, counted by the server and by us.
+struct Numbered {
+    messages: Messages,
+    /// How many have come.
+    count: u64,
+}
+
+/// An entry, and how many more the server has to tell.
+struct Entry {
+    message: Message,
+    revision: u64,
+    pending: u64,
+}
 
 enum Entries {
-    Open(Box<Ordered>),
-    /// Kept here, so that a caller that drops [`CatalogueWatch::next`] again and again does not hold it up.
+    Open(Box<Numbered>),
+    /// Kept here, so that a caller that drops [`RecordWatch::next`] again and again does not hold it up.
     Opening(BoxFuture<'static, Result<Opened, BusError>>),
 }
 
-/// Changes of the catalogue, in order.
-pub struct CatalogueWatch {
-    catalogue: Catalogue,
+/// Changes of records, in order.
+pub struct RecordWatch<T> {
+    bus: Bus,
+    bucket: Bucket,
     entries: Entries,
     connection: watch::Receiver<ConnectionState>,
     /// Until all that was there at the opening has been told.
     initial: Option<Initial>,
     told_ready: bool,
-    known: HashSet<ModelName>,
+    known: HashSet<String>,
     /// Of `known`, what has been told since the watch was last opened.
-    seen: HashSet<ModelName>,
-    changes: VecDeque<CatalogueChange>,
+    seen: HashSet<String>,
+    changes: VecDeque<RecordChange<T>>,
 }
 
 /// What was there at the opening.
@@ -57,12 +80,13 @@ struct Initial {
     by: Instant,
 }
 
-impl CatalogueWatch {
-    pub(super) async fn open(catalogue: Catalogue) -> Result<Self, BusError> {
-        let (entries, pending) = open(&catalogue).await?;
-        let connection = catalogue.bus.connection_events();
+impl<T: DeserializeOwned> RecordWatch<T> {
+    pub(super) async fn open(bus: Bus, bucket: Bucket) -> Result<Self, BusError> {
+        let (entries, pending) = open(&bus, bucket).await?;
+        let connection = bus.connection_events();
         let mut watch = Self {
-            catalogue,
+            bus,
+            bucket,
             connection,
             entries: Entries::Open(entries),
             initial: None,
@@ -76,7 +100,7 @@ impl CatalogueWatch {
     }
 
     /// The next change; `None` when the connection was closed for good. Cancel-safe.
-    pub async fn next(&mut self) -> Option<CatalogueChange> {
+    pub async fn next(&mut self) -> Option<RecordChange<T>> {
         loop {
             if self.initial.as_ref().is_some_and(|initial| initial.pending == 0) {
                 self.finish_initial();
@@ -99,15 +123,15 @@ impl CatalogueWatch {
                         next = next_before(entries, by) => next,
                     };
                     match next {
-                        Ok(message) => self.take(&message),
+                        Ok(entry) => self.take(&entry),
                         Err(why) => {
-                            tracing::info!(%why, "opening the catalogue watch anew");
-                            self.entries = Entries::Opening(reopen(self.catalogue.clone()));
+                            tracing::info!(bucket = self.bucket.name, %why, "opening the watch anew");
+                            self.entries = Entries::Opening(reopen(self.bus.clone(), self.bucket));
                         }
                     }
                 }
                 Entries::Opening(opening) => {
-                    let closed = &self.catalogue.bus.inner.link.closed;
+                    let closed = &self.bus.inner.link.closed;
                     match closed.run_until_cancelled(opening).await? {
                         Ok((entries, pending)) => {
                             self.entries = Entries::Open(entries);
@@ -115,8 +139,8 @@ impl CatalogueWatch {
                             self.expect(pending);
                         }
                         Err(error) => {
-                            tracing::debug!(%error, "the catalogue cannot be watched yet");
-                            self.entries = Entries::Opening(reopen(self.catalogue.clone()));
+                            tracing::debug!(%error, "the bucket cannot be watched yet");
+                            self.entries = Entries::Opening(reopen(self.bus.clone(), self.bucket));
                         }
                     }
                 }
@@ -125,7 +149,7 @@ impl CatalogueWatch {
     }
 
     fn expect(&mut self, pending: u64) {
-        let by = Instant::now() + self.catalogue.bus.inner.request_timeout;
+        let by = Instant::now() + self.bus.inner.request_timeout;
         self.initial = Some(Initial { pending, by });
     }
 
@@ -133,103 +157,144 @@ impl CatalogueWatch {
     fn finish_initial(&mut self) {
         self.initial = None;
         let gone: Vec<_> = self.known.difference(&self.seen).cloned().collect();
-        for model in gone {
-            self.known.remove(&model);
-            self.changes.push_back(CatalogueChange::Removed(model));
+        for key in gone {
+            self.known.remove(&key);
+            self.changes.push_back(RecordChange::Removed { key });
         }
         if !self.told_ready {
             self.told_ready = true;
-            self.changes.push_back(CatalogueChange::Ready);
+            self.changes.push_back(RecordChange::Ready);
         }
     }
 
-    fn take(&mut self, message: &Message) {
-        if let Some(change) = read(message) {
+    fn take(&mut self, entry: &Entry) {
+        if let Some(change) = read(&entry.message, entry.revision) {
             match &change {
-                CatalogueChange::Put(model) => {
-                    self.known.insert(model.name.clone());
-                    self.seen.insert(model.name.clone());
+                RecordChange::Put { key, .. } | RecordChange::Malformed { key, .. } => {
+                    self.known.insert(key.clone());
+                    self.seen.insert(key.clone());
                 }
-                CatalogueChange::Removed(model) => {
-                    self.known.remove(model);
-                    self.seen.remove(model);
+                RecordChange::Removed { key } => {
+                    self.known.remove(key);
+                    self.seen.remove(key);
                 }
-                CatalogueChange::Ready => {}
+                RecordChange::Ready => {}
             }
             self.changes.push_back(change);
         }
         if self.initial.is_some() {
-            self.expect(message.info().map_or(0, |info| info.pending));
+            self.expect(entry.pending);
+        }
+    }
+}
+
+impl Numbered {
+    /// The next entry; else why there is none.
+    async fn next(&mut self) -> Result<Entry, String> {
+        let message = match self.messages.next().await {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return Err(error.to_string()),
+            None => return Err("it ended".to_owned()),
+        };
+        let (number, revision, pending) = match message.info() {
+            Ok(info) => (info.consumer_sequence, info.stream_sequence, info.pending),
+            Err(error) => return Err(error.to_string()),
+        };
+        self.count += 1;
+        if number == self.count {
+            Ok(Entry { message, revision, pending })
+        } else {
+            Err(format!("entry {number} came as number {}", self.count))
         }
     }
 }
 
 /// The next entry, `by` at the latest; else why there is none.
-async fn next_before(entries: &mut Ordered, by: Option<Instant>) -> Result<Message, String> {
-    let next = match by {
+async fn next_before(entries: &mut Numbered, by: Option<Instant>) -> Result<Entry, String> {
+    match by {
         None => entries.next().await,
         Some(by) => tokio::time::timeout_at(by, entries.next())
             .await
-            .map_err(|_| "not all that is there was told in time".to_owned())?,
-    };
-    match next {
-        Some(Ok(message)) => Ok(message),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err("it ended".to_owned()),
+            .unwrap_or_else(|_| Err("not all that is there was told in time".to_owned())),
     }
 }
 
-fn reopen(catalogue: Catalogue) -> BoxFuture<'static, Result<Opened, BusError>> {
+fn reopen(bus: Bus, bucket: Bucket) -> BoxFuture<'static, Result<Opened, BusError>> {
     async move {
         tokio::time::sleep(REOPEN_PAUSE).await;
-        open(&catalogue).await
+        open(&bus, bucket).await
     }
     .boxed()
 }
 
-async fn open(catalogue: &Catalogue) -> Result<Opened, BusError> {
-    let inner = &catalogue.bus.inner;
-    let store = catalogue.store().await?;
-    let broken = |error: Box<dyn std::error::Error + Send + Sync>| {
-        BusError::caused(BusErrorKind::Refused, "the catalogue cannot be watched", error)
-    };
+async fn open(bus: &Bus, bucket: Bucket) -> Result<Opened, BusError> {
+    let inner = &bus.inner;
+    inner.ready(inner.request_timeout).await?;
     let opening = async {
-        let config = OrderedConfig {
+        let config = Config {
             deliver_subject: inner.client.new_inbox(),
-            filter_subject: format!("{}>", store.prefix),
+            filter_subject: bucket.subject("*"),
             deliver_policy: DeliverPolicy::LastPerSubject,
             replay_policy: ReplayPolicy::Instant,
-            ..OrderedConfig::default()
+            ack_policy: AckPolicy::None,
+            max_deliver: 1,
+            idle_heartbeat: HEARTBEAT,
+            inactive_threshold: FORGOTTEN_AFTER,
+            num_replicas: 1,
+            memory_storage: true,
+            ..Config::default()
         };
-        let consumer = store.stream.create_consumer(config).await.map_err(|error| broken(error.into()))?;
+        let stream = inner.jetstream.get_stream_no_info(bucket.stream()).await;
+        let stream = stream.map_err(|error| unwatchable(bucket, BusErrorKind::Refused, error))?;
+        let consumer = stream.create_consumer(config).await;
+        let consumer = consumer.map_err(|error| unwatchable(bucket, kind_of(&error), error))?;
         let initial = consumer.cached_info().num_pending;
-        let entries = consumer.messages().await.map_err(|error| broken(error.into()))?;
-        Ok((Box::new(entries), initial))
+        let messages = consumer.messages().await;
+        let messages = messages.map_err(|error| unwatchable(bucket, BusErrorKind::Refused, error))?;
+        Ok((Box::new(Numbered { messages, count: 0 }), initial))
     };
-    catalogue.within(Box::pin(opening)).await?
+    let timeout =
+        || BusError::new(BusErrorKind::Timeout, format!("{} did not answer in time", bucket.stream()));
+    bounded(2 * inner.request_timeout, Box::pin(opening)).await.ok_or_else(timeout)?
 }
 
-fn read(message: &Message) -> Option<CatalogueChange> {
-    let key = message.subject.rsplit('.').next()?;
+fn kind_of(error: &ConsumerError) -> BusErrorKind {
+    match error.kind() {
+        ConsumerErrorKind::JetStream(fault) if fault.error_code().0 == u64::from(code::STREAM_NOT_FOUND) => {
+            BusErrorKind::NotFound
+        }
+        ConsumerErrorKind::TimedOut => BusErrorKind::Timeout,
+        _ => BusErrorKind::Refused,
+    }
+}
+
+fn unwatchable(
+    bucket: Bucket,
+    kind: BusErrorKind,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> BusError {
+    BusError::caused(kind, format!("the KV bucket {} cannot be watched", bucket.name), error)
+}
+
+fn read<T: DeserializeOwned>(message: &Message, revision: u64) -> Option<RecordChange<T>> {
+    let token = message.subject.rsplit('.').next()?;
+    let Ok(key) = names::decode_token(token) else {
+        tracing::warn!(subject = %message.subject, "a record under a key of nobody's making; left out");
+        return None;
+    };
     let removal = message.headers.as_ref().is_some_and(|headers| {
-        headers.get(KV_OPERATION).is_some_and(|operation| matches!(operation.as_str(), "DEL" | "PURGE"))
+        let deleted = |operation: &str| matches!(operation, "DEL" | "PURGE");
+        headers.get(KV_OPERATION).is_some_and(|operation| deleted(operation.as_str()))
+            || headers.get(MARKER_REASON).is_some()
     });
     if removal {
-        let model = names::decode_token(key).ok().and_then(|name| ModelName::new(name).ok());
-        if model.is_none() {
-            tracing::warn!(key, "a catalogue entry with a key of no model is gone");
-        }
-        return model.map(CatalogueChange::Removed);
+        return Some(RecordChange::Removed { key });
     }
-    match serde_json::from_slice::<ModelDefinition>(&message.payload) {
-        Ok(model) if names::model_key(&model.name) == key => Some(CatalogueChange::Put(model)),
-        Ok(model) => {
-            tracing::warn!(key, model = %model.name, "a catalogue entry under another model's key; left out");
-            None
-        }
+    match serde_json::from_slice(&message.payload) {
+        Ok(value) => Some(RecordChange::Put { key, value, revision }),
         Err(error) => {
-            tracing::warn!(key, %error, "a catalogue entry that cannot be read; left out");
-            None
+            tracing::warn!(subject = %message.subject, %error, "a record that cannot be read");
+            Some(RecordChange::Malformed { key, revision })
         }
     }
 }

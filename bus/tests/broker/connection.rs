@@ -3,7 +3,9 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use chorus_bus::{Bus, BusConfig, BusErrorKind, ConnectionState, PullEnd, PullEvent, PullWait};
+use chorus_bus::{
+    Bus, BusConfig, BusErrorKind, ConnectionState, PublishErrorKind, PullEnd, PullEvent, PullWait,
+};
 use chorus_protocol::JobClass;
 use tokio_util::sync::CancellationToken;
 
@@ -81,6 +83,10 @@ async fn a_closed_connection_says_so() {
     assert_eq!(&heard.next().await.unwrap().payload[..], b"last");
     assert!(soon("the end", heard.next()).await.is_none());
     assert_eq!(bus.respond_raw("a", "x".into()).await.unwrap_err().kind, BusErrorKind::Disconnected);
+    let begun = Instant::now();
+    let error = bus.publish_job(&outgoing(&job(JobClass::Low, 1))).await.unwrap_err();
+    assert_eq!(error.kind, PublishErrorKind::Unavailable);
+    assert!(begun.elapsed() < Duration::from_secs(2), "a closed connection is not waited for");
 }
 
 #[tokio::test]

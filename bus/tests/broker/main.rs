@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
+mod cluster;
 mod connection;
+mod dead;
 mod messages;
 mod pulls;
 mod queue;
+mod records;
 mod stores;
 mod support;
+mod traffic;
+mod trouble;

@@ -62,6 +62,7 @@ async fn a_batch_takes_what_is_there() {
     for segment in 0..3 {
         publish(&bus, JobClass::Normal, segment).await;
     }
+    counted(&bus, JobClass::Normal, 3).await;
     pull(&puller, 1, JobClass::Normal, 2, PullWait::NoWait).await;
     for segment in 0..2 {
         let (id, delivery) = next_job(&mut puller).await;

@@ -102,7 +102,7 @@ async fn a_job_arrives_with_all_that_was_said_of_it() {
         chorus_bus::OutgoingJob { failures: 2, tried: &tried, traceparent: Some(trace), ..outgoing(&job) };
     let seq = bus.publish_job(&sent).await.unwrap();
     let mut puller = bus.puller().await.unwrap();
-    pull(&puller, 9, JobClass::High, 1, PullWait::NoWait).await;
+    pull(&puller, 9, JobClass::High, 1, PullWait::For(PATIENCE)).await;
     let (id, delivery) = next_job(&mut puller).await;
     assert_eq!((id, delivery.seq, delivery.deliveries, delivery.failures), (9, seq, 1, 2));
     assert_eq!(delivery.tried, tried);

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use chorus_bus::{Bus, BusConfig, Delivery, Layout, OutgoingJob, PullEvent, PullRequest, PullWait, Puller};
 use chorus_protocol::job::Job;
 use chorus_protocol::plan::Speech;
-use chorus_protocol::{JobClass, ModelName, Priority, SessionId};
+use chorus_protocol::{JobClass, ModelName, Priority, SessionId, names};
 use chorus_runtime::process::{Child, GuardBinary, ProcessSpec};
 use futures::future::LocalBoxFuture;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running server; dropping it kills it.
 pub struct Server {
@@ -59,6 +60,27 @@ impl Server {
         self.child.kill().await;
     }
 
+    /// A connection that gives up sooner, so that a test sees it give up.
+    pub async fn impatient_bus(&self, request_timeout: Duration) -> Bus {
+        let config = BusConfig { request_timeout, ..self.config() };
+        Bus::connect(config).await.unwrap()
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.pid().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
     /// To be called between [`Server::kill`] and [`Server::restart`].
     pub fn lose_store(&self) {
         std::fs::remove_dir_all(self.folder.path().join("store")).unwrap();
@@ -77,7 +99,7 @@ fn ports_folder(folder: &Path) -> PathBuf {
     folder.join("ports")
 }
 
-fn launch(folder: &Path, port: i32, args: &[&str]) -> Child {
+pub fn launch(folder: &Path, port: i32, args: &[&str]) -> Child {
     let ports = ports_folder(folder);
     std::fs::create_dir_all(&ports).unwrap();
     let program = std::env::var_os("CHORUS_NATS_SERVER").unwrap_or_else(|| "nats-server".into());
@@ -150,6 +172,24 @@ pub fn outgoing(job: &Job) -> OutgoingJob<'_> {
 
 pub async fn publish(bus: &Bus, class: JobClass, segment: u32) -> u64 {
     bus.publish_job(&outgoing(&job(class, segment))).await.unwrap()
+}
+
+/// Waits until the server counts so many jobs for who pulls: it confirms a job a moment before that, and answers a pull
+/// that does not wait in between with "nothing there".
+pub async fn counted(bus: &Bus, class: JobClass, jobs: u64) {
+    let subject =
+        format!("$JS.API.CONSUMER.INFO.{}.{}", names::JOBS_STREAM, names::job_consumer(&model(), class));
+    eventually("the jobs are counted", async || {
+        let info = api(bus, &subject).await?;
+        (info["num_pending"].as_u64()? == jobs).then_some(())
+    })
+    .await;
+}
+
+/// Asks the JetStream API; `None` when there is no answer.
+pub async fn api(bus: &Bus, subject: &str) -> Option<serde_json::Value> {
+    let answer = bus.request_raw(subject, Vec::new().into(), Duration::from_secs(1)).await.ok()?;
+    serde_json::from_slice(&answer).ok()
 }
 
 pub async fn pull(puller: &Puller, id: u64, class: JobClass, batch: u32, wait: PullWait) {

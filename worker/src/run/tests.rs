@@ -1,3 +1,5 @@
+//! One run under every order of events.
+
 use std::time::Duration;
 
 use chorus_protocol::AudioData;

@@ -88,7 +88,7 @@ pub fn model(engine: &str, options: Value) -> ModelDefinition {
 
 /// The configuration of a worker with this engine; one lane, one model.
 pub fn worker_config(broker: &Broker, engine: &str, options: Value) -> WorkerConfig {
-    let python = std::env::var_os("CHORUS_PYTHON").map_or("python3".into(), PathBuf::from);
+    let python = std::env::var_os("CHORUS_ENGINE_PYTHON").map_or("python3".into(), PathBuf::from);
     let mut config = EngineConfig::new(engine, python);
     let package = concat!(env!("CARGO_MANIFEST_DIR"), "/engine");
     config.env.insert("PYTHONPATH".into(), package.into());
@@ -117,7 +117,7 @@ impl Running {
         let running = Self { handle, task };
         assert!(
             running.handle.ready(PATIENCE).await,
-            "the worker did not get ready; is CHORUS_PYTHON a Python with msgpack?"
+            "the worker did not get ready; is CHORUS_ENGINE_PYTHON a Python with msgpack?"
         );
         running
     }

@@ -1,3 +1,5 @@
+//! The pipe against a scripted engine.
+
 use std::time::Duration;
 
 use chorus_protocol::MessageId;

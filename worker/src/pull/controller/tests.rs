@@ -1,3 +1,5 @@
+//! The controller against a model of the broker that loses, refuses and reconnects.
+
 use std::collections::VecDeque;
 
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
-//! Audio at rest: encoded replies and the segments of durable jobs, in an object bucket that forgets by itself.
+//! Audio at rest: encoded replies, the segments of durable jobs and the cache, in object buckets that forget by themselves.
 //!
-//! Objects are cut into chunks and checked by digest by the client library. Nothing here is on the way to first audio.
+//! How large a bucket may grow and how long it remembers is the [`Layout`](crate::Layout)'s matter. Objects are cut into
+//! chunks and checked by digest by the client library. Nothing here is on the way to first audio.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use async_nats::jetstream::object_store::{DeleteErrorKind, GetErrorKind, ObjectM
 use bytes::Bytes;
 use chorus_protocol::names;
 use tokio::io::AsyncReadExt;
+use tokio::sync::OnceCell;
 
 use crate::bus::{Bus, bounded};
 use crate::error::{BusError, BusErrorKind};
@@ -18,17 +20,60 @@ const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// No more room than this is made before the first byte came, whatever size the object claims.
 const FIRST_RESERVE_BYTES: usize = 16 * 1024 * 1024;
 
-/// The audio bucket. Cheap to clone.
-#[derive(Clone)]
-pub struct AudioStore {
-    bus: Bus,
+/// An object bucket of the layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ObjectBucket {
+    /// Audio of plain replies and durable jobs.
+    Audio,
+    /// Spoken segments, by content.
+    Cache,
 }
 
-impl AudioStore {
-    pub(crate) fn new(bus: Bus) -> Self {
-        Self { bus }
+impl ObjectBucket {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Audio => names::AUDIO_BUCKET,
+            Self::Cache => names::CACHE_BUCKET,
+        }
+    }
+}
+
+/// Buckets that have been opened, once per connection.
+#[derive(Default)]
+pub(crate) struct OpenBuckets {
+    audio: OnceCell<ObjectStore>,
+    cache: OnceCell<ObjectStore>,
+}
+
+impl OpenBuckets {
+    fn cell(&self, bucket: ObjectBucket) -> &OnceCell<ObjectStore> {
+        match bucket {
+            ObjectBucket::Audio => &self.audio,
+            ObjectBucket::Cache => &self.cache,
+        }
+    }
+}
+
+/// The objects of a bucket. Cheap to clone.
+#[derive(Clone)]
+pub struct Objects {
+    bus: Bus,
+    bucket: ObjectBucket,
+}
+
+impl Bus {
+    /// The objects of a bucket.
+    pub fn objects(&self, bucket: ObjectBucket) -> Objects {
+        Objects { bus: self.clone(), bucket }
     }
 
+    /// Audio of plain replies and durable jobs.
+    pub fn audio_store(&self) -> Objects {
+        self.objects(ObjectBucket::Audio)
+    }
+}
+
+impl Objects {
     /// Keeps `bytes` under `key` until the bucket's TTL has passed; replaces what was there.
     ///
     /// # Errors
@@ -45,7 +90,7 @@ impl AudioStore {
     /// What is kept under `key`, checked against its digest.
     ///
     /// # Errors
-    /// `NotFound` when there is nothing (any more), `Malformed` when it is damaged, else as of [`AudioStore::put`].
+    /// `NotFound` when there is nothing (any more), `Malformed` when it is damaged, else as of [`Objects::put`].
     pub async fn get(&self, key: &str) -> Result<Bytes, BusError> {
         let store = self.store().await?;
         let reading = async {
@@ -55,7 +100,7 @@ impl AudioStore {
             })?;
             let mut bytes = Vec::with_capacity(object.info().size.min(FIRST_RESERVE_BYTES));
             object.read_to_end(&mut bytes).await.map_err(|error| {
-                BusError::caused(BusErrorKind::Malformed, format!("the audio {key} is damaged"), error)
+                BusError::caused(BusErrorKind::Malformed, format!("the object {key} is damaged"), error)
             })?;
             Ok(Bytes::from(bytes))
         };
@@ -65,7 +110,7 @@ impl AudioStore {
     /// Forgets what is kept under `key`; nothing happens when there is nothing.
     ///
     /// # Errors
-    /// As of [`AudioStore::put`].
+    /// As of [`Objects::put`].
     pub async fn delete(&self, key: &str) -> Result<(), BusError> {
         let store = self.store().await?;
         match self.within(key, store.delete(key)).await? {
@@ -77,8 +122,9 @@ impl AudioStore {
     async fn store(&self) -> Result<&ObjectStore, BusError> {
         let inner = &self.bus.inner;
         inner.ready(inner.request_timeout).await?;
-        let bucket = names::AUDIO_BUCKET;
-        let opening = inner.audio.get_or_try_init(|| inner.jetstream.get_object_store(bucket));
+        let bucket = self.bucket.name();
+        let opening =
+            inner.objects.cell(self.bucket).get_or_try_init(|| inner.jetstream.get_object_store(bucket));
         match bounded(inner.request_timeout, opening).await {
             Some(opened) => opened.map_err(|error| {
                 let message = format!("the object bucket {bucket} cannot be opened");
@@ -92,15 +138,15 @@ impl AudioStore {
     }
 
     async fn within<T>(&self, key: &str, operation: impl Future<Output = T>) -> Result<T, BusError> {
-        let timeout = || BusError::new(BusErrorKind::Timeout, format!("the audio {key} took too long"));
+        let timeout = || BusError::new(BusErrorKind::Timeout, format!("the object {key} took too long"));
         bounded(OBJECT_TIMEOUT, Box::pin(operation)).await.ok_or_else(timeout)
     }
 }
 
 fn missing(key: &str) -> BusError {
-    BusError::new(BusErrorKind::NotFound, format!("there is no audio under {key} (any more)"))
+    BusError::new(BusErrorKind::NotFound, format!("there is no object under {key} (any more)"))
 }
 
 fn refused(what: &str, key: &str, error: impl std::error::Error + Send + Sync + 'static) -> BusError {
-    BusError::caused(BusErrorKind::Refused, format!("the audio {key} cannot be {what}"), error)
+    BusError::caused(BusErrorKind::Refused, format!("the object {key} cannot be {what}"), error)
 }

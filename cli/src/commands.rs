@@ -1,0 +1,37 @@
+//! The commands, one file each. Each takes the [`Context`] and its own arguments, prints its result, and gives back an
+//! error that says what to do.
+
+pub mod doctor;
+pub mod embedded;
+pub mod models;
+pub mod roles;
+pub mod say;
+pub mod setup;
+pub mod speak;
+pub mod status;
+pub mod up;
+pub mod voice;
+
+use crate::app::Context;
+use crate::args::{BenchCommand, Command};
+use crate::bench;
+use crate::error::CliError;
+
+/// Runs a command. Those that embed a fleet are large, and boxed.
+pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Say(args) => Box::pin(say::run(context, args)).await,
+        Command::Up(args) => Box::pin(up::run(context, args)).await,
+        Command::Status(_) => status::run(context).await,
+        Command::Doctor(_) => doctor::run(context).await,
+        Command::Setup(args) => setup::run(context, args).await,
+        Command::Voice(command) => voice::run(context, command).await,
+        Command::Models(command) => models::run(context, command).await,
+        Command::Manager(args) => roles::manager(context, args).await,
+        Command::Worker(args) => roles::worker(context, args).await,
+        Command::Bench(BenchCommand::Latency(args)) => Box::pin(bench::latency::run(context, args)).await,
+        Command::Bench(BenchCommand::FirstAudio(args)) => {
+            Box::pin(bench::first_audio::run(context, args)).await
+        }
+    }
+}

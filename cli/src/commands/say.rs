@@ -1,0 +1,138 @@
+//! `chorus say`: a text into a file, through a fleet that is there or one of its own.
+
+use chorus_bus::Bus;
+use chorus_protocol::{Priority, SynthesisRequest, SynthesisResult};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::embedded::Embedded;
+use super::speak;
+use crate::app::Context;
+use crate::args::{PriorityArg, SayArgs};
+use crate::error::CliError;
+use crate::input::TextSource;
+use crate::locate::{self, unless_stopped};
+use crate::output::{Target, Writer};
+use crate::ui::{Tone, Ui};
+
+/// Runs the command.
+pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
+    let target = Target::new(args.output.clone(), args.format.as_deref())?;
+    if args.json && target.path.is_none() {
+        return Err(CliError::Usage("--json and audio cannot both go to stdout: name a file with -o".into()));
+    }
+    let text = tokio::task::block_in_place(|| TextSource::new(args.text.clone(), args.file.clone())?.read())?;
+    let request = request(&args, text);
+    request.validate()?;
+    // An engine can be chosen only for a fleet of one's own.
+    let own = args.engine.kind.is_some();
+    if own && args.nats.is_some() {
+        let why = "--engine is for a fleet of one's own, --nats for one that is there: give one of them";
+        return Err(CliError::Usage(why.into()));
+    }
+    let found = if own {
+        None
+    } else {
+        unless_stopped(&context.shutdown, locate::locate(&context.config, "chorus")).await?
+    };
+    let result = match found {
+        Some(bus) => unless_stopped(&context.shutdown, through(Bus::connect(bus), request, &target)).await?,
+        None => Box::pin(embedded(&context, args.model.as_slice(), request, &target)).await?,
+    };
+    report(context.ui, &target, result)
+}
+
+fn request(args: &SayArgs, text: String) -> SynthesisRequest {
+    SynthesisRequest {
+        text,
+        voice: args.voice.clone(),
+        model: args.model.clone(),
+        language: args.language.clone(),
+        speed: args.speed,
+        priority: args.priority.map(|priority| match priority {
+            PriorityArg::Low => Priority::Low,
+            PriorityArg::Normal => Priority::Normal,
+            PriorityArg::High => Priority::High,
+        }),
+        ..SynthesisRequest::default()
+    }
+}
+
+async fn through(
+    connecting: impl Future<Output = Result<Bus, chorus_bus::BusError>>,
+    request: SynthesisRequest,
+    target: &Target,
+) -> Result<SynthesisResult, CliError> {
+    let bus = connecting.await?;
+    let cancel = CancellationToken::new();
+    let _sessions_end_with_us = cancel.clone().drop_guard();
+    let host = speak::sessions(&bus, &cancel).await?;
+    let result = speak::into_writer(speak::ask(&host, request), Writer::new(target)).await;
+    host.stop().await;
+    bus.close().await;
+    result
+}
+
+async fn embedded(
+    context: &Context,
+    models: &[String],
+    request: SynthesisRequest,
+    target: &Target,
+) -> Result<SynthesisResult, CliError> {
+    let mut embedded = Embedded::new();
+    // The one model that it serves is the default, whatever name it was given by.
+    let request = SynthesisRequest { model: None, ..request };
+    let speaking = async {
+        let bus = embedded.start(context, models).await?;
+        let _speaking = context.ui.spinner("speaking …");
+        tokio::select! {
+            result = through(async { Ok(bus) }, request, target) => result,
+            failed = embedded.failed() => Err(failed),
+        }
+    };
+    let result = unless_stopped(&context.shutdown, speaking).await;
+    embedded.stop(context).await;
+    result
+}
+
+fn report(ui: Ui, target: &Target, mut result: SynthesisResult) -> Result<(), CliError> {
+    for warning in result.metadata.iter().flat_map(|metadata| &metadata.warnings) {
+        ui.warning(&warning.message);
+    }
+    if let Some(error) = result.error.clone().filter(|_| !result.success) {
+        return Err(CliError::Request { error, result: Box::new(result) });
+    }
+    result.output_path = target.path.as_ref().map(|path| path.display().to_string());
+    if ui.json() {
+        ui.json_line(&json!(result));
+    } else if let Some(path) = &result.output_path {
+        ui.line(&format!("{}  {}", ui.paint(Tone::Bold, path), ui.paint(Tone::Dim, &figures(&result))));
+    }
+    Ok(())
+}
+
+fn figures(result: &SynthesisResult) -> String {
+    let (audio, took) = (result.duration.unwrap_or_default(), result.latency_ms / 1000.0);
+    let first = result.metadata.as_ref().and_then(|metadata| metadata.first_audio_ms);
+    let first = first.map_or_else(String::new, |ms| format!(", first audio after {:.2} s", ms / 1000.0));
+    format!("{audio:.2} s of audio in {took:.2} s{first}")
+}
+
+#[cfg(test)]
+mod tests {
+    use chorus_protocol::{MessageId, Reason, ServiceError};
+
+    use super::*;
+    use crate::config::Environment;
+
+    #[test]
+    fn a_failed_request_is_an_error_with_its_result() {
+        let ui = Ui::new(&Environment::default(), false);
+        let target = Target { path: None, format: chorus_protocol::AudioFormat::Wav };
+        let error = ServiceError::new(Reason::QueueFull, "full");
+        let failed = SynthesisResult::failed(MessageId::fresh(), 12.0, error);
+        let error = report(ui, &target, failed).unwrap_err();
+        assert_eq!((error.to_json()["latencyMs"].as_f64(), error.status().code()), (Some(12.0), 1));
+        assert!(error.to_json()["error"]["hint"].is_string());
+    }
+}

@@ -1,0 +1,219 @@
+//! One typed configuration for every command, made once at the start.
+//!
+//! Four layers, each over the one before: the defaults, a TOML file (`config.toml` in CHORUS_HOME, or `--config`), the
+//! environment (`CHORUS_…`), flags. Every layer is a list of [`Value`]s under the same [`settings`] table, so a setting has
+//! one name, one parser and one set of rules, wherever it comes from. Nothing stops at the first fault: a [`ConfigError`]
+//! lists them all, each with the place where it was found. What the parts need (the broker's address, the manager's and the
+//! worker's own configurations) is derived from here by the code that starts them.
+
+mod environment;
+mod file;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chorus_runtime::telemetry::LogFormat;
+
+pub use environment::Environment;
+pub use settings::{SETTINGS, Setting};
+
+/// Where the broker is, and the one that we start ourselves when none is named.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NatsConfig {
+    /// `nats.url`: a broker that is there. Without it the running fleet's, or one of our own.
+    pub url: Option<String>,
+    /// `nats.token`: what the broker asks for; one that `chorus up` starts asks for it too.
+    pub token: Option<String>,
+    /// `nats.user`, with `nats.password`.
+    pub user: Option<String>,
+    /// `nats.password`.
+    pub password: Option<String>,
+    /// `nats.creds_file`: a credentials file as `nsc` writes it.
+    pub creds_file: Option<PathBuf>,
+    /// `nats.server`: the program to start; otherwise the provisioned one.
+    pub server: Option<PathBuf>,
+    /// `nats.port`: the port of a broker that `chorus up` starts; 0 is any. Without it 4222 when that is free, else any.
+    pub port: Option<u16>,
+}
+
+/// Which engine speaks, and with what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// `engine.kind`.
+    pub kind: EngineKind,
+    /// `engine.python`: an interpreter to use instead of the provisioned environment's; needs `engine.path`.
+    pub python: Option<PathBuf>,
+    /// `engine.path`: the folder that holds the package `chorus_engine`; needs `engine.python`.
+    pub path: Option<PathBuf>,
+    /// `engine.threads`: threads of one inference; the engine's own choice without it.
+    pub threads: Option<u32>,
+}
+
+/// The kinds of engine that come with chorus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Real speech.
+    Coqui,
+    /// One second of a quiet tone at once, for measuring everything else.
+    Null,
+    /// Samples that say who they are, for tests.
+    Checkable,
+}
+
+impl EngineKind {
+    /// As the engine's command line and the catalogue name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Coqui => "coqui",
+            Self::Null => "null",
+            Self::Checkable => "checkable",
+        }
+    }
+}
+
+/// How a fleet of our own is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetConfig {
+    /// `fleet.workers`: workers of `chorus up`, 1 to 64.
+    pub workers: u32,
+    /// `fleet.ready_timeout_ms`: how long the first model may take to be able to speak.
+    pub ready_timeout: Duration,
+    /// `fleet.stop_timeout_ms`: how long each phase of the end may take.
+    pub stop_timeout: Duration,
+}
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CliConfig {
+    /// CHORUS_HOME, absolute.
+    pub home: PathBuf,
+    /// The broker.
+    pub nats: NatsConfig,
+    /// The engine.
+    pub engine: EngineConfig,
+    /// A fleet of our own.
+    pub fleet: FleetConfig,
+    /// `[models]`: names and where they are (a file, a folder, or a name on Coqui's hub).
+    pub models: BTreeMap<String, String>,
+    /// `log.filter` (`CHORUS_LOG`): directives such as `warn,chorus_worker=debug`; each command has its own default.
+    pub log_filter: Option<String>,
+    /// `log.format`: `human` or `json`.
+    pub log_format: LogFormat,
+}
+
+impl CliConfig {
+    fn defaults(home: PathBuf) -> Self {
+        Self {
+            home,
+            nats: NatsConfig::default(),
+            engine: EngineConfig { kind: EngineKind::Coqui, python: None, path: None, threads: None },
+            fleet: FleetConfig {
+                workers: 1,
+                ready_timeout: Duration::from_secs(300),
+                stop_timeout: Duration::from_secs(5),
+            },
+            models: BTreeMap::new(),
+            log_filter: None,
+            log_format: LogFormat::Human,
+        }
+    }
+
+    /// Rules that hold between settings.
+    fn check(&self, faults: &mut Vec<Fault>) {
+        let mut fault =
+            |place: &str, what: &str| faults.push(Fault { place: place.into(), what: what.into() });
+        if self.engine.python.is_some() != self.engine.path.is_some() {
+            fault("engine", "engine.python and engine.path are given together or not at all");
+        }
+        if self.nats.user.is_some() != self.nats.password.is_some() {
+            fault("nats", "nats.user and nats.password are given together or not at all");
+        }
+    }
+}
+
+/// One setting as one layer gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// The setting's name, such as `nats.url`.
+    pub key: String,
+    /// Where it was given, for messages: a variable's name, a flag, a file.
+    pub place: String,
+    /// What was given.
+    pub text: String,
+}
+
+impl Value {
+    /// A flag of the command line.
+    pub fn flag(key: &str, flag: &str, text: impl Into<String>) -> Self {
+        Self { key: key.to_owned(), place: flag.to_owned(), text: text.into() }
+    }
+}
+
+/// Something in one layer that cannot be taken as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// Every fault of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration is wrong:{}", list(.faults))]
+pub struct ConfigError {
+    /// At least one.
+    pub faults: Vec<Fault>,
+}
+
+fn list(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| format!("\n  {}: {}", fault.place, fault.what)).collect()
+}
+
+/// What is given to [`load`].
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The process's environment, read once.
+    pub environment: Environment,
+    /// `--config`: a file that must be there.
+    pub file: Option<PathBuf>,
+    /// What flags say.
+    pub flags: Vec<Value>,
+}
+
+/// Puts the layers together.
+///
+/// # Errors
+/// Every fault of every layer.
+pub fn load(sources: &Sources) -> Result<CliConfig, ConfigError> {
+    let mut faults = Vec::new();
+    let home = home(&sources.environment).unwrap_or_else(|fault| {
+        faults.push(fault);
+        PathBuf::new()
+    });
+    let mut config = CliConfig::defaults(home.clone());
+    let (path, required) = match &sources.file {
+        Some(path) => (path.clone(), true),
+        None => (home.join("config.toml"), false),
+    };
+    let from_file = file::read(&path, required, &mut config.models, &mut faults);
+    let from_environment = environment::values(&sources.environment, &mut faults);
+    for value in from_file.iter().chain(&from_environment).chain(&sources.flags) {
+        if let Err(what) = settings::apply(&mut config, value) {
+            faults.push(Fault { place: value.place.clone(), what });
+        }
+    }
+    config.check(&mut faults);
+    if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }
+}
+
+fn home(environment: &Environment) -> Result<PathBuf, Fault> {
+    chorus_provision::Config::from_environment(environment.pairs())
+        .map(|provisioning| provisioning.home)
+        .map_err(|error| Fault { place: "CHORUS_HOME".into(), what: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests;

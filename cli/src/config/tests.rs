@@ -1,0 +1,86 @@
+//! Layers, faults, and where each is told.
+
+use std::path::Path;
+
+use super::*;
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    Environment::new(pairs.iter().map(|(name, value)| (name.into(), value.into())))
+}
+
+fn sources(home: &Path, pairs: &[(&str, &str)]) -> Sources {
+    let home = home.to_str().unwrap();
+    let all: Vec<_> = [("CHORUS_HOME", home)].into_iter().chain(pairs.iter().copied()).collect();
+    Sources { environment: environment(&all), ..Sources::default() }
+}
+
+#[test]
+fn later_layers_win() {
+    let home = tempfile::tempdir().unwrap();
+    let file = "[nats]\nurl = \"nats://file:1\"\nport = 4300\n[engine]\nthreads = 3\n[models]\njoe = \"/voices/joe\"\n";
+    std::fs::write(home.path().join("config.toml"), file).unwrap();
+    let mut sources =
+        sources(home.path(), &[("CHORUS_NATS_URL", "nats://env:2"), ("CHORUS_ENGINE_THREADS", "5")]);
+    sources.flags = vec![Value::flag("engine.threads", "--engine-threads", "7")];
+    let config = load(&sources).unwrap();
+    assert_eq!(config.home, home.path());
+    assert_eq!(config.nats.port, Some(4300), "the file's stands where nothing is over it");
+    assert_eq!(config.nats.url.as_deref(), Some("nats://env:2"), "the environment is over the file");
+    assert_eq!(config.engine.threads, Some(7), "a flag is over the environment");
+    assert_eq!(config.models["joe"], "/voices/joe");
+    assert_eq!(config.fleet.workers, 1, "a default");
+}
+
+#[test]
+fn every_fault_is_listed_with_its_place() {
+    let home = tempfile::tempdir().unwrap();
+    let file = "[nats]\nport = \"many\"\nspeed = 1\n[engine]\nthreads = [1]\n[models]\njoe = 1\n";
+    std::fs::write(home.path().join("config.toml"), file).unwrap();
+    let mut sources = sources(
+        home.path(),
+        &[
+            ("CHORUS_FLEET_WORKERS", "0"),
+            ("CHORUS_NATS_URL", "http://x"),
+            ("CHORUS_ENGINE_PYTHON", "/usr/bin/python3"),
+        ],
+    );
+    sources.flags = vec![Value::flag("engine.kind", "--engine", "loud")];
+    let faults = load(&sources).unwrap_err().faults;
+    let places: Vec<&str> = faults.iter().map(|fault| fault.place.rsplit(": ").next().unwrap()).collect();
+    assert_eq!(faults.len(), 8, "{faults:#?}");
+    for place in ["nats.port", "nats.speed", "engine.threads", "models.joe", "CHORUS_FLEET_WORKERS"] {
+        assert!(places.contains(&place), "{place} in {places:?}");
+    }
+    for place in ["CHORUS_NATS_URL", "--engine", "engine"] {
+        assert!(places.contains(&place), "{place} in {places:?}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_a_fault_only_when_it_was_named() {
+    let home = tempfile::tempdir().unwrap();
+    let mut sources = sources(home.path(), &[]);
+    assert!(load(&sources).is_ok());
+    sources.file = Some(home.path().join("other.toml"));
+    assert!(load(&sources).unwrap_err().to_string().contains("other.toml"));
+    std::fs::write(home.path().join("other.toml"), "[nats\n").unwrap();
+    assert!(load(&sources).unwrap_err().to_string().contains("other.toml"));
+}
+
+#[test]
+fn misspelt_variables_are_noticed_and_empty_ones_are_not_set() {
+    let found =
+        environment(&[("CHORUS_NAT_URL", "x"), ("CHORUS_HOME", "/h"), ("CHORUS_LOG", ""), ("PATH", "/bin")]);
+    assert_eq!(found.unknown(), ["CHORUS_NAT_URL"]);
+    assert_eq!(found.get("CHORUS_LOG"), None);
+    assert!(found.on_path("sh").is_some() && found.on_path("no-such-program").is_none());
+}
+
+#[test]
+fn every_setting_has_a_name_and_a_variable_of_its_own() {
+    let mut names: Vec<_> = SETTINGS.iter().flat_map(|setting| [setting.key, setting.variable]).collect();
+    names.sort_unstable();
+    let before = names.len();
+    names.dedup();
+    assert_eq!(names.len(), before);
+}
