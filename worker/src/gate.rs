@@ -138,7 +138,7 @@ impl Gate {
 
     async fn follow(&self, bus: &Bus, worker: &WorkerId) {
         loop {
-            match bus.records::<BreakerRecord>(Bucket::BREAKERS).watch().await {
+            match bus.records::<BreakerRecord>(Bucket::BREAKERS).watch_key(worker.as_str()).await {
                 Ok(mut watch) => {
                     while let Some(change) = watch.next().await {
                         self.hear(worker, change);
@@ -169,7 +169,7 @@ impl Gate {
             }
             // There is no record of a worker that never failed.
             RecordChange::Ready => self.change(Passage::assumed),
-            // What cannot be read changes nothing, and others' records are not ours.
+            // What cannot be read changes nothing.
             RecordChange::Malformed { .. } | RecordChange::Put { .. } | RecordChange::Removed { .. } => {}
         }
         let state = self.passage.borrow().state;

@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::models::{Loader, Models};
 use crate::pull::{PullLoop, Room};
 use crate::run::task::RunContext;
+use crate::run::turns::Turns;
 use crate::runs::Runs;
 
 /// How often the broker is told that deliveries are worked on; its ack_wait is 1 s.
@@ -179,6 +180,7 @@ impl WorkerService {
             runs: runs.clone(),
             metrics: Arc::<Metrics>::clone(&metrics),
             gate: breaker.clone(),
+            turns: Turns::default(),
             leaving: leaving.clone(),
         });
         let loader = Loader {

@@ -23,6 +23,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::turns::Turns;
 use super::{Action, Ending, Event, Run};
 use crate::config::WorkerConfig;
 use crate::engine::{Call, EngineState, Told};
@@ -48,6 +49,7 @@ pub(crate) struct RunContext {
     pub(crate) runs: Arc<Runs>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
+    pub(crate) turns: Turns,
     /// Cancelled when the worker leaves without waiting any longer.
     pub(crate) leaving: CancellationToken,
 }
@@ -55,8 +57,12 @@ pub(crate) struct RunContext {
 /// Runs one delivery to its end, and gives the credit back.
 pub(crate) async fn run(context: Arc<RunContext>, delivery: Delivery, fresh: bool, credit: Credit) {
     let pulled = context.clock.now();
+    let failures = delivery.failures;
     if let Some((delivery, job, inbox)) = intake::take_in(&context, delivery).await {
-        RunTask::new(&context, delivery, job, &inbox, pulled).drive(fresh).await;
+        let task = RunTask::new(&context, delivery, job, &inbox, pulled);
+        let (turn, waited) = context.turns.take(failures > 0, &context.leaving).await;
+        task.drive(fresh && !waited).await;
+        drop(turn);
     }
     drop(credit);
 }
