@@ -14,6 +14,7 @@ use chorus_protocol::request::{DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS};
 use chorus_text::{Segmenter, SegmenterConfig};
 
 use crate::breaker;
+use crate::liveness::LivenessConfig;
 
 /// The most segments of one page, whatever window a session asks for.
 pub const MAX_WINDOW: usize = 64;
@@ -41,13 +42,15 @@ pub struct ManagerConfig {
     pub breaker: CircuitBreakerConfig,
     /// How long a worker must be silent for its breaker to be forgotten.
     pub forget_breakers_after: Duration,
+    /// How busy workers are watched more closely than that.
+    pub liveness: LivenessConfig,
     /// Time to first audio when the client names none.
     pub default_deadline: Duration,
     /// When a refused client may ask again, where nothing better is known.
     pub retry_after: Duration,
     /// Segments of one page at most; 1 to [`MAX_WINDOW`].
     pub max_window: usize,
-    /// Questions answered at once (open, advance, …); one more is refused.
+    /// Questions answered at once (open, advance, …), and as many cancels beside them; one more is refused.
     pub max_questions: usize,
     /// Plain requests spoken at once; one more is refused.
     pub max_plain_requests: usize,
@@ -75,6 +78,7 @@ impl ManagerConfig {
             worker_timeout: Duration::from_millis(5_000),
             breaker: CircuitBreakerConfig::default(),
             forget_breakers_after: Duration::from_secs(3600),
+            liveness: LivenessConfig::default(),
             default_deadline: Duration::from_millis(DEFAULT_DEADLINE_MS),
             retry_after: Duration::from_millis(500),
             max_window: MAX_WINDOW,
@@ -109,6 +113,7 @@ impl ManagerConfig {
             self.forget_breakers_after >= self.worker_timeout,
             "forget_breakers_after is less than worker_timeout",
         );
+        self.liveness.faults().into_iter().for_each(|fault| demand(false, fault));
         let deadline_ms = self.default_deadline.as_millis();
         demand(
             (1..=u128::from(MAX_DEADLINE_MS)).contains(&deadline_ms),

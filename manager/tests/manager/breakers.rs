@@ -17,7 +17,6 @@ use chorus_runtime::clock::SystemClock;
 use serde_json::{Map, Value};
 
 use crate::support::*;
-use crate::watching::{beat, heartbeat};
 
 fn worker() -> WorkerId {
     WorkerId::new("w1").unwrap()
@@ -88,7 +87,7 @@ async fn two_managers_agree_and_open_is_refused_at_once() {
     let _second = manager(&broker, "m2", CircuitBreakerConfig::default()).await;
     let bus = broker.bus().await;
     load(&bus, definition("joe")).await.unwrap();
-    beat(&bus, heartbeat(0)).await;
+    beat(&bus, worker_beat()).await;
     let (mut changes, mut failures) = (events(&bus, "breaker").await, events(&bus, "workerFailed").await);
     let runs = five_faults(&bus).await;
     let open = reached(&bus, BreakerState::Open).await;
@@ -124,7 +123,7 @@ async fn two_managers_agree_and_open_is_refused_at_once() {
 
 fn heartbeat_now() -> WorkerHeartbeat {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    WorkerHeartbeat { sequence: since_epoch.as_micros() as u64, ..heartbeat(0) }
+    WorkerHeartbeat { sequence: since_epoch.as_micros() as u64, ..worker_beat() }
 }
 
 async fn open_one(bus: &Bus) -> Result<(), ServiceError> {
