@@ -24,11 +24,8 @@ pub(crate) enum Turn<'a> {
 impl Turns {
     /// The next turn, and whether it had to be waited for; none when the worker leaves before.
     pub(crate) async fn take(&self, alone: bool, leaving: &CancellationToken) -> (Option<Turn<'_>>, bool) {
-        let at_once = if alone {
-            self.0.try_write().map(Turn::Alone)
-        } else {
-            self.0.try_read().map(Turn::Beside)
-        };
+        let at_once =
+            if alone { self.0.try_write().map(Turn::Alone) } else { self.0.try_read().map(Turn::Beside) };
         if let Ok(turn) = at_once {
             return (Some(turn), false);
         }
