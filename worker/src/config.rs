@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chorus_bus::{BusConfig, Layout};
+use chorus_protocol::breaker::CircuitBreakerConfig;
 use chorus_protocol::fleet::HEARTBEAT_INTERVAL_MS;
 use chorus_protocol::{ModelDefinition, ModelName, ModelSource, WorkerId};
 use chorus_runtime::process::supervisor::RestartPolicy;
@@ -129,6 +130,8 @@ pub struct WorkerConfig {
     pub canary: CanaryConfig,
     /// When the engine is renewed though it is well.
     pub recycle: RecycleConfig,
+    /// Breakers, as managers have them; the gate lets `success_threshold` probes through.
+    pub breaker: CircuitBreakerConfig,
     /// Figures of a run.
     pub run: Limits,
     /// Figures of the pull controller.
@@ -152,6 +155,7 @@ impl WorkerConfig {
             drain_within: Duration::from_secs(10),
             canary: CanaryConfig::default(),
             recycle: RecycleConfig::default(),
+            breaker: CircuitBreakerConfig::default(),
             run: Limits::default(),
             pull: controller::Settings::default(),
         }
@@ -175,6 +179,7 @@ impl WorkerConfig {
         require(!self.canary.text.trim().is_empty(), "canary.text is empty");
         require(self.recycle.requests != Some(0), "recycle.requests is 0; at least 1 is needed");
         require(self.recycle.rss_bytes != Some(0), "recycle.rssBytes is 0");
+        require(self.breaker.success_threshold > 0, "breaker.successThreshold is 0");
         require(self.prefetch <= 64, "prefetch is over 64");
         require(self.assigned != Assigned::Listed(Vec::new()), "the list of models is empty");
         let durations = [

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::WorkerConfig;
 use crate::engine::{Call, EngineState, Session, Told};
 use crate::events::Events;
+use crate::gate::Gate;
 use crate::health::{self, Finished};
 use crate::metrics::Metrics;
 use crate::models::Models;
@@ -45,6 +46,7 @@ pub(crate) struct Life {
     pub(crate) runs: Arc<Runs>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: Events,
+    pub(crate) gate: Gate,
     /// Whether pulling rests.
     pub(crate) resting: watch::Sender<bool>,
     pub(crate) draining: CancellationToken,
@@ -151,14 +153,13 @@ impl Life {
         }
     }
 
-    /// Tells what a canary showed.
+    /// Tells what a canary showed: a breaker that is half open finds recovery by it.
     async fn judged(&self, result: Result<(), &ServiceError>) {
         match result {
             Ok(()) => tracing::trace!("the canary was spoken"),
-            Err(error) => {
-                tracing::warn!(%error, "the canary was not spoken as it should be");
-            }
+            Err(error) => tracing::warn!(%error, "the canary was not spoken as it should be"),
         }
+        self.gate.tell_canary(&self.events, result).await;
     }
 
     async fn sing(&self, session: &Session, model: &ModelName, canary: &Canary) -> Sung {

@@ -22,6 +22,7 @@ use crate::config::{ConfigError, WorkerConfig};
 use crate::control::Control;
 use crate::engine::{Engine, EngineState};
 use crate::events::Events;
+use crate::gate::Gate;
 use crate::handle::WorkerHandle;
 use crate::heartbeat::Heart;
 use crate::life::Life;
@@ -29,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::models::{Loader, Models};
 use crate::pull::{PullLoop, Room};
 use crate::run::task::RunContext;
+use crate::run::turns::Turns;
 use crate::runs::Runs;
 
 /// How often the broker is told that deliveries are worked on; its ack_wait is 1 s.
@@ -166,6 +168,7 @@ impl WorkerService {
         let (runs, metrics) = (Arc::new(Runs::default()), Arc::new(Metrics::default()));
         let room = Arc::new(Room::default());
         let leaving = CancellationToken::new();
+        let breaker = Gate::new(config.breaker.success_threshold);
         let tasks = TaskGroup::new("worker", &scope);
         let run_tasks = TaskGroup::new("runs", &scope);
         let context = Arc::new(RunContext {
@@ -179,6 +182,8 @@ impl WorkerService {
             models: models.clone(),
             runs: runs.clone(),
             metrics: metrics.clone(),
+            gate: breaker.clone(),
+            turns: Turns::default(),
             leaving: leaving.clone(),
         });
         let loader = Loader {
@@ -198,6 +203,7 @@ impl WorkerService {
             models: models.clone(),
             gate,
             resting,
+            passage: breaker.passage(),
             draining: self.draining.clone(),
             room: room.clone(),
         };
@@ -209,6 +215,7 @@ impl WorkerService {
             runs: runs.clone(),
             metrics: metrics.clone(),
             events: events.clone(),
+            gate: breaker.clone(),
             resting: rest,
             draining: self.draining.clone(),
         };
@@ -239,6 +246,7 @@ impl WorkerService {
         };
         // Without any one of these a worker is worse than none: their death ends it.
         tasks.spawn("models", FailureMeans::CancelScope, loader.run());
+        tasks.spawn("gate", FailureMeans::CancelScope, breaker.run(bus.clone(), config.id.clone()));
         tasks.spawn("pull", FailureMeans::CancelScope, pulling.run());
         tasks.spawn("control", FailureMeans::CancelScope, control.run());
         tasks.spawn("heartbeat", FailureMeans::CancelScope, heart.run());

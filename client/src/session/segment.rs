@@ -11,8 +11,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chorus_protocol::job::{Started, StartedAnswer, StopReason};
-use chorus_protocol::{Attempt, Incarnation, JobClass, RunId, ServiceError, WorkerId};
+use chorus_protocol::breaker::FailedRun;
+use chorus_protocol::job::{Failed, Started, StartedAnswer, StopReason};
+use chorus_protocol::{Attempt, Incarnation, JobClass, Reason, RunId, ServiceError, WorkerId};
 use chorus_runtime::retry::{Retries, RetryPolicy};
 
 use super::pieces::Pieces;
@@ -22,6 +23,16 @@ const MAX_JUDGED: usize = 64;
 
 /// Attempts at one segment, whatever the reasons, after which the request fails.
 pub(super) const MAX_ATTEMPTS: Attempt = 64;
+
+/// Engine failures on two or more workers after which a segment is poison (DESIGN.md).
+const POISON_FAILURES: usize = 3;
+
+/// Failed runs of one segment that are kept; the retry policy ends a request long before.
+const MAX_HISTORY: usize = 16;
+
+/// Lines of an engine's stderr that are kept per failed run, and how long they may be.
+const MAX_STDERR_LINES: usize = 20;
+const MAX_STDERR_CHARS: usize = 400;
 
 /// A segment.
 #[derive(Debug)]
@@ -33,9 +44,10 @@ pub(super) struct Segment {
     pub attempt: Attempt,
     /// Sequence of the current attempt's job, once known.
     pub seq: Option<u64>,
-    /// Engine failures so far, and on which workers.
+    /// Runs that failed by a worker's fault or fell silent, so far.
     pub failures: u32,
-    pub failed_on: Vec<WorkerId>,
+    /// The latest of them.
+    pub history: Vec<FailedRun>,
     pub tried: Vec<WorkerId>,
     retries: Retries,
     first_failure: Option<Instant>,
@@ -78,7 +90,7 @@ impl Segment {
             attempt: 1,
             seq: None,
             failures: 0,
-            failed_on: Vec::new(),
+            history: Vec::new(),
             tried: Vec::new(),
             retries: retry.start(),
             first_failure: None,
@@ -134,14 +146,36 @@ impl Segment {
         }
     }
 
-    /// Counts an engine failure on the worker that has it.
-    pub fn count_failure(&mut self) {
+    /// Counts a failure on the worker that has it.
+    pub fn count_failure(&mut self, failed: &Failed) {
         self.failures += 1;
-        if let State::Running(run) = &self.state
-            && !self.failed_on.contains(&run.worker)
-        {
-            self.failed_on.push(run.worker.clone());
+        let State::Running(run) = &self.state else { return };
+        if self.history.len() == MAX_HISTORY {
+            self.history.remove(0);
         }
+        let last_lines = failed.stderr.iter().rev().take(MAX_STDERR_LINES).rev();
+        self.history.push(FailedRun {
+            attempt: self.attempt,
+            run: run.id,
+            worker: run.worker.clone(),
+            error: failed.error.clone(),
+            stderr: last_lines.map(|line| line.chars().take(MAX_STDERR_CHARS).collect()).collect(),
+        });
+    }
+
+    /// The workers on which it is poison; empty when it is not. Engines failed it three times on two or more workers. The
+    /// last of these runs was alone: whoever speaks a job that an engine has failed before speaks nothing beside it. A run
+    /// that fell silent says nothing about the words: its worker may be stopped, or gone.
+    pub fn poisoned(&self) -> Vec<WorkerId> {
+        let by_engine = |failed: &&FailedRun| {
+            !matches!(failed.error.reason(), Some(Reason::AttemptTimeout | Reason::WorkerLost))
+        };
+        let mut workers: Vec<WorkerId> =
+            self.history.iter().filter(by_engine).map(|failed| failed.worker.clone()).collect();
+        let failures = workers.len();
+        workers.sort();
+        workers.dedup();
+        if failures >= POISON_FAILURES && workers.len() >= 2 { workers } else { Vec::new() }
     }
 
     /// Makes the next attempt due. The first retry is immediate and urgent; further ones wait, at least `at_least`.
@@ -191,5 +225,5 @@ impl Segment {
 
 /// Whether an error means that this segment's words, and not the request, are at fault.
 pub(super) fn is_unspeakable(error: &ServiceError) -> bool {
-    error.reason() == Some(chorus_protocol::Reason::Unspeakable)
+    error.reason() == Some(Reason::Unspeakable)
 }

@@ -15,6 +15,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod poison;
+
 const CHUNKS: u32 = 3;
 
 #[derive(Clone)]
@@ -50,6 +52,7 @@ struct World {
     heard: Vec<AudioPiece>,
     accepted: HashMap<(SessionId, u32), RunId>,
     ended: Option<SynthesisResult>,
+    buried: Vec<DeadLetter>,
     unread: u32,
 }
 
@@ -78,6 +81,7 @@ impl World {
             heard: Vec::new(),
             accepted: HashMap::new(),
             ended: None,
+            buried: Vec::new(),
             unread: 0,
         };
         world.carry_out();
@@ -165,6 +169,7 @@ impl World {
                     self.heard.push(piece);
                 }
                 Action::End(result) => self.ended = Some(*result),
+                Action::Bury(letter) => self.buried.push(*letter),
                 Action::Finish(_) | Action::Cancel(_) | Action::Accepted(_) => {}
             }
         }

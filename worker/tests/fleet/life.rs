@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use chorus_bus::Subscription;
+use chorus_bus::{Bucket, Subscription};
+use chorus_protocol::breaker::{BreakerRecord, BreakerState};
 use chorus_protocol::fleet::{FleetEvent, WorkerHeartbeat};
 use chorus_protocol::{Reason, names};
 use chorus_worker::WorkerConfig;
@@ -59,6 +60,24 @@ async fn an_engine_that_speaks_no_more_is_replaced_before_a_listener_finds_out()
         .await;
         worker.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_half_open_breaker_hears_of_recovery_without_traffic() {
+    let broker = Broker::start().await;
+    let bus = broker.connect().await;
+    let mut canaries = bus.subscribe(&names::event_subject("canary"), None).await.unwrap();
+    let mut config = tried(&broker, "yes [[silence attempts=40-999999]]");
+    config.engine.restart.crash_limit = None;
+    let worker = Running::start(config).await;
+    let nobody_asked = timeout(Duration::from_millis(300), canaries.next()).await;
+    assert!(nobody_asked.is_err(), "a closed breaker needs no canaries");
+    let record = BreakerRecord { state: BreakerState::HalfOpen, ..BreakerRecord::default() };
+    bus.records(Bucket::BREAKERS).put("tested", &record).await.unwrap();
+    assert_eq!(event(&mut canaries).await.details["success"], true);
+    // From the fortieth on they fail.
+    while event(&mut canaries).await.details["success"] == true {}
+    worker.stop().await;
 }
 
 #[tokio::test]
