@@ -130,7 +130,9 @@ impl Life {
     /// A canary, when one is due.
     async fn listen(&self, session: &Session, canary: &mut Canary) {
         let ready = self.models.borrow().ready.clone();
-        let due = canary.due(&ready, self.runs.count() > 0, self.clock.now());
+        // A load may hold the interpreter for longer than a canary may take.
+        let busy = self.runs.count() > 0 || session.link.is_loading();
+        let due = canary.due(&ready, busy, self.clock.now());
         let Some(model) = due else { return };
         let sung = self.sing(session, &model, canary).await;
         let now = self.clock.now();

@@ -204,6 +204,11 @@ impl Link {
         Loading(self.clone())
     }
 
+    /// Whether a model is being loaded or unloaded.
+    pub fn is_loading(&self) -> bool {
+        self.loads.load(Ordering::Relaxed) > 0
+    }
+
     /// Waits for the end.
     pub async fn ended(&self) {
         self.ended.cancelled().await;

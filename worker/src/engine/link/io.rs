@@ -1,7 +1,6 @@
 //! The two tasks of a link.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -101,7 +100,7 @@ async fn read_on<R: AsyncRead + Unpin>(
 }
 
 fn silence_limit(link: &Link, liveness: &Liveness) -> Duration {
-    if link.loads.load(Ordering::Relaxed) > 0 {
+    if link.is_loading() {
         liveness.load_silence
     } else if link.under_way() > 0 {
         liveness.busy_silence
