@@ -264,6 +264,7 @@ impl Session {
                     return;
                 }
                 self.give_up_silent_runs(attempt_timeout, now);
+                self.hedge_unclaimed(now);
                 self.pump(now);
             }
             Phase::Finishing { .. } => {}

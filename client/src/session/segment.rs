@@ -34,6 +34,10 @@ const MAX_HISTORY: usize = 16;
 const MAX_STDERR_LINES: usize = 20;
 const MAX_STDERR_CHARS: usize = 400;
 
+/// How often a retry after a loss is queued anew when nobody begins it, and after how long at first (then twice as long).
+const MAX_HEDGES: u32 = 3;
+const FIRST_HEDGE: Duration = Duration::from_millis(150);
+
 /// A segment.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -52,13 +56,15 @@ pub(super) struct Segment {
     retries: Retries,
     first_failure: Option<Instant>,
     stopped: Vec<RunId>,
+    /// How often the job may still be queued anew because nobody begins it; see [`Segment::hedge`].
+    hedges: u32,
     pub state: State,
 }
 
 #[derive(Debug)]
 pub(super) enum State {
     /// In the queue, as far as is known.
-    Queued { lookup_at: Instant },
+    Queued { lookup_at: Instant, hedge_at: Option<Instant> },
     /// A worker has it.
     Running(Run),
     /// To be asked of a manager again, as `attempt`.
@@ -95,7 +101,8 @@ impl Segment {
             retries: retry.start(),
             first_failure: None,
             stopped: Vec::new(),
-            state: State::Queued { lookup_at: now + lookup_interval },
+            hedges: 0,
+            state: State::Queued { lookup_at: now + lookup_interval, hedge_at: None },
         }
     }
 
@@ -123,6 +130,7 @@ impl Segment {
             return stop(StopReason::Superseded);
         }
         self.supersede_run();
+        self.hedges = 0;
         if !self.tried.contains(&started.worker) {
             self.tried.push(started.worker.clone());
         }
@@ -192,10 +200,30 @@ impl Segment {
             return None;
         }
         self.supersede_run();
-        let class = if first { JobClass::Urgent } else { self.class };
+        let class = if first || self.hedges > 0 { JobClass::Urgent } else { self.class };
         self.state = State::Retry { at: now + delay, class, supersedes: self.seq.take() };
         self.attempt += 1;
         Some(())
+    }
+
+    /// The worker that had it is lost. One that was stopped rather than killed still has its standing pulls, and a retry may
+    /// fall into one of them; so a retry that nobody begins soon is queued once more, a few times.
+    pub fn lost(&mut self) {
+        self.hedges = MAX_HEDGES;
+    }
+
+    /// The current attempt is in the queue.
+    pub fn is_queued(&mut self, now: Instant, lookup_interval: Duration) {
+        let waits = FIRST_HEDGE * 2u32.pow(MAX_HEDGES - self.hedges);
+        let hedge_at = (self.hedges > 0).then(|| now + waits);
+        self.state = State::Queued { lookup_at: now + lookup_interval, hedge_at };
+    }
+
+    /// Whether it waits in the queue for longer than its hedge allows; counts one off.
+    pub fn hedge(&mut self, now: Instant) -> bool {
+        let due = matches!(self.state, State::Queued { hedge_at: Some(at), .. } if at <= now);
+        self.hedges = self.hedges.saturating_sub(u32::from(due));
+        due
     }
 
     fn supersede_run(&mut self) {
@@ -215,7 +243,9 @@ impl Segment {
     /// When something must be done about it if nothing happens.
     pub fn timer(&self, attempt_timeout: Duration) -> Option<Instant> {
         match &self.state {
-            State::Queued { lookup_at } => Some(*lookup_at),
+            State::Queued { lookup_at, hedge_at } => {
+                Some(hedge_at.map_or(*lookup_at, |at| at.min(*lookup_at)))
+            }
             State::Running(run) => Some(run.moved_at + attempt_timeout),
             State::Retry { at, .. } if self.text.is_some() => Some(*at),
             State::Retry { .. } | State::Spoken { .. } | State::Released { .. } => None,

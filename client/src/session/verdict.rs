@@ -81,11 +81,22 @@ impl Session {
     pub fn on_worker_lost(&mut self, worker: &WorkerId, incarnation: Incarnation, now: Instant) {
         let lost = |s: &Segment| matches!(&s.state, State::Running(r) if r.worker == *worker && r.incarnation == incarnation);
         let indices: Vec<u32> = self.segments.iter().filter(|(_, s)| lost(s)).map(|(&i, _)| i).collect();
-        for &index in &indices {
-            self.retry_uncounted(index, Duration::ZERO, now);
+        for index in &indices {
+            if let Some(segment) = self.segments.get_mut(index) {
+                segment.lost();
+            }
+            self.retry_uncounted(*index, Duration::ZERO, now);
         }
         if !indices.is_empty() {
             self.pump(now);
+        }
+    }
+
+    /// Retries after a loss that nobody begins are queued anew.
+    pub(super) fn hedge_unclaimed(&mut self, now: Instant) {
+        let unclaimed = self.segments.iter_mut().filter_map(|(&i, s)| s.hedge(now).then_some(i));
+        for index in unclaimed.collect::<Vec<u32>>() {
+            self.retry_uncounted(index, Duration::ZERO, now);
         }
     }
 
