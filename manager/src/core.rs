@@ -19,6 +19,7 @@ use crate::config::ManagerConfig;
 use crate::figures::Figures;
 use crate::fleet::FleetView;
 use crate::hooks::Hooks;
+use crate::jobs::store::JobStore;
 
 /// The least `max_chars` that the segmenter takes; a model whose own limit is lower still gets this.
 const LEAST_SEGMENT_CHARS: usize = 20;
@@ -32,6 +33,7 @@ pub struct Core {
     pub(crate) clock: SharedClock,
     pub(crate) hooks: Hooks,
     pub(crate) started: Instant,
+    pub(crate) jobs: JobStore,
     catalogue: Mutex<Arc<CatalogueView>>,
     fleet: Mutex<FleetView>,
     figures: Mutex<Figures>,
@@ -52,8 +54,21 @@ impl Core {
         let CoreParts { id, incarnation, config, bus, clock, hooks } = parts;
         let fleet = Mutex::new(FleetView::new(config.worker_timeout));
         let started = clock.now();
+        let jobs = JobStore::new(&bus, config.jobs_retention());
         let (catalogue, figures) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { id, incarnation, config, bus, clock, hooks, started, catalogue, fleet, figures })
+        Arc::new(Self {
+            id,
+            incarnation,
+            config,
+            bus,
+            clock,
+            hooks,
+            started,
+            jobs,
+            catalogue,
+            fleet,
+            figures,
+        })
     }
 
     /// The catalogue as it is now.

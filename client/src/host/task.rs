@@ -127,7 +127,7 @@ impl SessionTask {
                     }));
                 }
                 Action::Cancel(cancel) => self.shared.port.cancel(cancel).await,
-                Action::Accepted(model) => self.tell(SpeechEvent::Accepted { model }),
+                Action::Accepted(model, text) => self.tell(SpeechEvent::Accepted { model, text }),
                 Action::Audio(piece) => self.tell(SpeechEvent::Audio(piece)),
                 Action::End(result) => self.tell(SpeechEvent::Ended(result)),
             }

@@ -26,20 +26,27 @@ impl Core {
         check_text("text", &open.request.text)?;
         validate(&open.request, open.text_complete)?;
         let text_before = open.request.text.clone();
-        let (request, failures) = self.hooks.before(open.request, open.text_complete).await;
-        self.tell_hook_failures(failures).await;
+        let request = if open.first_segment == 0 {
+            let (request, failures) = self.hooks.before(open.request, open.text_complete).await;
+            self.tell_hook_failures(failures).await;
+            request
+        } else {
+            open.request
+        };
 
         let Resolved { definition, speech } = self.catalogue().resolve(&request)?;
         let question = PlanQuestion {
             text: &request.text,
             text_complete: open.text_complete,
-            first_index: 0,
+            first_index: open.first_segment,
             window: self.window(open.window),
             urgent: false,
             priority: speech.priority,
         };
         let plan = plan(&question, &self.segmenter_for(&definition));
-        refuse_unspeakable(&plan)?;
+        if open.first_segment == 0 {
+            refuse_unspeakable(&plan)?;
+        }
         let asker = Asker { session: open.session, inbox: &open.inbox, speech: &speech, traceparent: &trace };
         let page = self.publish_page(&asker, plan, Stage::Opening).await?;
         let (session, segments) = (open.session, page.segments.len());
