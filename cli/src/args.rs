@@ -5,6 +5,7 @@
 
 mod bench;
 mod fleet;
+mod jobs;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::Value;
 pub use bench::{BenchCommand, FirstAudioArgs, LatencyArgs};
 pub use fleet::{ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
+pub use jobs::{JobArgs, JobsCommand, SubmitArgs};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 the command line, configuration or text cannot be used, \
                           130 and 143 ended by SIGINT and SIGTERM.";
@@ -49,6 +51,9 @@ pub enum Command {
     /// The catalogue of models that can be asked for.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Durable jobs: texts that are spoken whatever dies.
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// Run one manager.
     Manager(ManagerArgs),
     /// Run one worker.
@@ -220,6 +225,7 @@ impl Command {
             Self::Models(ModelsCommand::List { report } | ModelsCommand::Remove { report, .. }) => {
                 nats(&report.nats)
             }
+            Self::Jobs(command) => nats(&command.report().nats),
             Self::Manager(args) => nats(&args.nats),
             Self::Worker(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Bench(BenchCommand::Latency(args)) => args.engine.values(),
@@ -240,6 +246,7 @@ impl Command {
             Self::Models(ModelsCommand::Add { report, .. } | ModelsCommand::Remove { report, .. }) => {
                 report.json
             }
+            Self::Jobs(command) => command.report().json,
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
             Self::Up(_) | Self::Manager(_) | Self::Worker(_) => false,

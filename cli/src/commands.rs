@@ -3,6 +3,7 @@
 
 pub mod doctor;
 pub mod embedded;
+pub mod jobs;
 pub mod models;
 pub mod roles;
 pub mod say;
@@ -27,6 +28,7 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         Command::Setup(args) => setup::run(context, args).await,
         Command::Voice(command) => voice::run(context, command).await,
         Command::Models(command) => models::run(context, command).await,
+        Command::Jobs(command) => jobs::run(context, command).await,
         Command::Manager(args) => roles::manager(context, args).await,
         Command::Worker(args) => roles::worker(context, args).await,
         Command::Bench(BenchCommand::Latency(args)) => Box::pin(bench::latency::run(context, args)).await,
