@@ -62,7 +62,7 @@ pub(super) async fn work(tools: &Tools<'_>, held: Held, stop: CancellationToken)
     let mut beats = interval(tools.config.renew_every);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = Work { tools, held, stop, beats };
-    let halt = match work.to_the_end().await {
+    let halt = match work.speak_and_finish().await {
         Ok(()) => return,
         Err(halt) => halt,
     };
@@ -94,7 +94,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    async fn to_the_end(&mut self) -> Result<(), Halt> {
+    async fn speak_and_finish(&mut self) -> Result<(), Halt> {
         let retention = self.held.store.retention();
         if let Some(error) = judge::too_old(&self.held.job, retention, self.tools.clock.unix_ms()) {
             // Said of a job, and not of a session: trying again does not make it younger.
