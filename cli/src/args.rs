@@ -54,6 +54,9 @@ pub enum Command {
     /// Durable jobs: texts that are spoken whatever dies.
     #[command(subcommand)]
     Jobs(JobsCommand),
+    /// Segments that failed wherever they were tried, kept with their whole history.
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Run one manager.
     Manager(ManagerArgs),
     /// Run one worker.
@@ -207,6 +210,68 @@ pub enum VoiceCommand {
     },
 }
 
+/// `chorus dead`.
+#[derive(Debug, Subcommand)]
+pub enum DeadCommand {
+    /// The letters, the oldest first.
+    List {
+        /// Those of this model only.
+        #[arg(long)]
+        model: Option<String>,
+        /// Those after this number only.
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u64,
+        /// So many at most.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+        /// Where the fleet is, and how the answer is told.
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+    /// One letter with its whole history.
+    Show {
+        /// Its number.
+        seq: u64,
+        /// Where the fleet is, and how the answer is told.
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+    /// Ask for its text again, as a new request; the letter is deleted when it was spoken.
+    Replay {
+        /// Its number.
+        seq: u64,
+        /// Where the audio goes. [default: speech.wav]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Do not delete the letter.
+        #[arg(long)]
+        keep: bool,
+        /// Where the fleet is, and how the answer is told.
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+    /// Delete letters.
+    Purge {
+        /// Those of this model only.
+        #[arg(long)]
+        model: Option<String>,
+        /// Where the fleet is, and how the answer is told.
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+}
+
+impl DeadCommand {
+    fn report(&self) -> &ReportArgs {
+        match self {
+            Self::List { report, .. }
+            | Self::Show { report, .. }
+            | Self::Replay { report, .. }
+            | Self::Purge { report, .. } => report,
+        }
+    }
+}
+
 impl Command {
     /// What its flags say about settings.
     pub fn values(&self) -> Vec<Value> {
@@ -226,6 +291,7 @@ impl Command {
                 nats(&report.nats)
             }
             Self::Jobs(command) => nats(&command.report().nats),
+            Self::Dead(command) => nats(&command.report().nats),
             Self::Manager(args) => nats(&args.nats),
             Self::Worker(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Bench(BenchCommand::Latency(args)) => args.engine.values(),
@@ -247,6 +313,7 @@ impl Command {
                 report.json
             }
             Self::Jobs(command) => command.report().json,
+            Self::Dead(command) => command.report().json,
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
             Self::Up(_) | Self::Manager(_) | Self::Worker(_) => false,

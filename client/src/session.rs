@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::plan::{Advance, Cancel, Finish, Open, Speech};
 use chorus_protocol::{
     MessageId, ModelName, Reason, ServiceError, SessionId, SynthesisRequest, SynthesisResult, names,
@@ -48,6 +49,9 @@ pub enum Action {
     Cancel(Cancel),
     /// Tell the listener that the request was taken, and its text where a hook changed it.
     Accepted(ModelName, Option<String>),
+    /// Keep a segment that failed wherever it was tried, for people to look at. The wall clock is not known here: `at_ms` is
+    /// for who carries it out.
+    Bury(Box<DeadLetter>),
     /// Give the listener audio.
     Audio(AudioPiece),
     /// Tell the listener that it is over. Nothing follows.
@@ -268,6 +272,7 @@ impl Session {
                     return;
                 }
                 self.give_up_silent_runs(attempt_timeout, now);
+                self.hedge_unclaimed(now);
                 self.pump(now);
             }
             Phase::Finishing { .. } => {}

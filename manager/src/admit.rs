@@ -1,8 +1,18 @@
-//! Admission: what it means when the queue does not take a segment.
+//! Admission: whether a request is taken at all, and what it means when the queue does not take a segment.
 //!
-//! Pure. Before anything of a request is queued, back-pressure is an answer: the request is refused, with the time after
+//! ```text
+//!   outcomes ─► speeds ─┐
+//!   depths ─► backlog ──┼─► predict ─► would first audio be late?
+//!   heartbeats ─────────┘
+//! ```
+//!
+//! Pure; `admission` brings the figures. Before anything of a request is queued, back-pressure is an answer: the request is refused, with the time after
 //! which asking again is worth it. Once some of it is queued, back-pressure is a wait: the segment is refused, the session
 //! keeps its text and asks on. Faults that waiting does not cure fail the request in both cases.
+
+pub mod backlog;
+pub mod predict;
+pub mod speeds;
 
 use std::time::Duration;
 
@@ -24,6 +34,17 @@ pub enum Verdict {
     Fail(ServiceError),
     /// The segment is refused; the session decides when to ask again.
     Refuse(ServiceError),
+}
+
+/// The least time after which a refused client is told to come back while breakers are open.
+const LEAST_BREAKER_WAIT: Duration = Duration::from_millis(100);
+
+/// Whether nobody would pull: workers can speak it, and the breaker of every one is open. `open_for_ms` is, per worker, how
+/// long its breaker stays open (`None`: it is not). Gives the time to the first that is tried again.
+pub fn all_open(open_for_ms: impl IntoIterator<Item = Option<u64>>) -> Option<Duration> {
+    let open: Option<Vec<u64>> = open_for_ms.into_iter().collect();
+    let nearest_ms = open?.into_iter().min()?;
+    Some(Duration::from_millis(nearest_ms).max(LEAST_BREAKER_WAIT))
 }
 
 /// Judges a failed publish. `retry_after` is named where the error itself names no time.
@@ -54,6 +75,14 @@ mod tests {
         assert_eq!(judged(Stage::UnderWay), Verdict::Refuse(with_time.clone()));
         let kept = judge(with_time.clone(), Stage::UnderWay, Duration::from_secs(9));
         assert_eq!(kept, Verdict::Refuse(with_time), "a time that is named stays");
+    }
+
+    #[test]
+    fn open_breakers_refuse_only_when_there_is_no_other_worker() {
+        assert_eq!(all_open([]), None, "no worker at all is another matter");
+        assert_eq!(all_open([Some(9_000), None]), None);
+        assert_eq!(all_open([Some(9_000), Some(4_000)]), Some(Duration::from_secs(4)));
+        assert_eq!(all_open([Some(0)]), Some(LEAST_BREAKER_WAIT));
     }
 
     #[test]

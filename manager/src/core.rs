@@ -7,13 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use chorus_bus::Bus;
-use chorus_client::ManagerPort;
+use chorus_client::port::{ManagerPort, bury};
+use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::plan::{Advance, Advanced, Cancel, Finish, Finished, Open, Opened};
 use chorus_protocol::{Incarnation, ManagerId, ModelDefinition, ModelName, ServiceError};
 use chorus_runtime::clock::SharedClock;
 use chorus_text::{Segmenter, SegmenterConfig};
 use futures::future::BoxFuture;
+use tokio::sync::Notify;
 
+use crate::admit::backlog::Backlog;
+use crate::admit::speeds::Speeds;
+use crate::breaker::book::Book;
+use crate::breaker::judge::Breakers;
 use crate::catalogue::CatalogueView;
 use crate::config::ManagerConfig;
 use crate::figures::Figures;
@@ -34,9 +40,14 @@ pub struct Core {
     pub(crate) hooks: Hooks,
     pub(crate) started: Instant,
     pub(crate) jobs: JobStore,
+    pub(crate) breakers: Breakers,
     catalogue: Mutex<Arc<CatalogueView>>,
     fleet: Mutex<FleetView>,
     figures: Mutex<Figures>,
+    speeds: Mutex<Speeds>,
+    backlog: Mutex<Backlog>,
+    /// Somebody wants to know how deep the queue is.
+    pub(crate) depth_wanted: Notify,
 }
 
 /// What a [`Core`] is made of.
@@ -55,7 +66,7 @@ impl Core {
         let fleet = Mutex::new(FleetView::new(config.worker_timeout));
         let started = clock.now();
         let jobs = JobStore::new(&bus, config.jobs_retention());
-        let (catalogue, figures) = (Mutex::default(), Mutex::default());
+        let breakers = Breakers::new(Book::new(config.breaker.clone(), config.forget_breakers_after));
         Arc::new(Self {
             id,
             incarnation,
@@ -65,9 +76,13 @@ impl Core {
             hooks,
             started,
             jobs,
-            catalogue,
+            breakers,
+            catalogue: Mutex::default(),
             fleet,
-            figures,
+            figures: Mutex::default(),
+            speeds: Mutex::default(),
+            backlog: Mutex::default(),
+            depth_wanted: Notify::new(),
         })
     }
 
@@ -90,6 +105,16 @@ impl Core {
     /// The figures so far. Not to be held across an await.
     pub(crate) fn figures(&self) -> MutexGuard<'_, Figures> {
         lock(&self.figures)
+    }
+
+    /// How fast workers speak. Not to be held across an await; where the fleet is wanted too, that comes first.
+    pub(crate) fn speeds(&self) -> MutexGuard<'_, Speeds> {
+        lock(&self.speeds)
+    }
+
+    /// What is on the queue, as far as is known. Not to be held across an await.
+    pub(crate) fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        lock(&self.backlog)
     }
 
     /// Workers that could speak `model` now.
@@ -134,5 +159,9 @@ impl ManagerPort for Core {
 
     fn cancel(&self, cancel: Cancel) -> BoxFuture<'_, ()> {
         Box::pin(self.hear_cancel(cancel))
+    }
+
+    fn bury(&self, letter: DeadLetter) -> BoxFuture<'_, ()> {
+        Box::pin(bury(&self.bus, letter))
     }
 }

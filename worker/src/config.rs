@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chorus_bus::{BusConfig, Layout};
+use chorus_protocol::breaker::CircuitBreakerConfig;
 use chorus_protocol::fleet::HEARTBEAT_INTERVAL_MS;
 use chorus_protocol::{ModelDefinition, ModelName, ModelSource, WorkerId};
 use chorus_runtime::process::supervisor::RestartPolicy;
@@ -123,6 +124,8 @@ pub struct WorkerConfig {
     pub heartbeat_every: Duration,
     /// What finishing may take when the worker is told to leave.
     pub drain_within: Duration,
+    /// Breakers, as managers have them; the gate lets `success_threshold` probes through.
+    pub breaker: CircuitBreakerConfig,
     /// Figures of a run.
     pub run: Limits,
     /// Figures of the pull controller.
@@ -144,6 +147,7 @@ impl WorkerConfig {
             prefetch: 1,
             heartbeat_every: Duration::from_millis(HEARTBEAT_INTERVAL_MS),
             drain_within: Duration::from_secs(10),
+            breaker: CircuitBreakerConfig::default(),
             run: Limits::default(),
             pull: controller::Settings::default(),
         }
@@ -164,6 +168,7 @@ impl WorkerConfig {
         require(!self.engine.program.as_os_str().is_empty(), "engine.program is empty");
         require(self.engine.lanes != Some(0), "engine.lanes is 0; at least 1 is needed");
         require(self.engine.threads != Some(0), "engine.threads is 0; at least 1 is needed");
+        require(self.breaker.success_threshold > 0, "breaker.successThreshold is 0");
         require(self.prefetch <= 64, "prefetch is over 64");
         require(self.assigned != Assigned::Listed(Vec::new()), "the list of models is empty");
         let durations = [

@@ -18,6 +18,7 @@ pub mod config;
 pub mod control;
 pub mod engine;
 mod events;
+mod gate;
 pub mod handle;
 mod health;
 mod heartbeat;

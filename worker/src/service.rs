@@ -22,12 +22,14 @@ use crate::config::{ConfigError, WorkerConfig};
 use crate::control::Control;
 use crate::engine::{Engine, EngineState};
 use crate::events::Events;
+use crate::gate::Gate;
 use crate::handle::WorkerHandle;
 use crate::heartbeat::Heart;
 use crate::metrics::Metrics;
 use crate::models::{Loader, Models};
 use crate::pull::{PullLoop, Room};
 use crate::run::task::RunContext;
+use crate::run::turns::Turns;
 use crate::runs::Runs;
 
 /// How often the broker is told that deliveries are worked on; its ack_wait is 1 s.
@@ -163,6 +165,7 @@ impl WorkerService {
         let (open_gate, gate) = watch::channel(true);
         let (runs, metrics, room) = (Arc::new(Runs::default()), Arc::default(), Arc::new(Room::default()));
         let leaving = CancellationToken::new();
+        let breaker = Gate::new(config.breaker.success_threshold);
         let tasks = TaskGroup::new("worker", &scope);
         let run_tasks = TaskGroup::new("runs", &scope);
         let context = Arc::new(RunContext {
@@ -176,6 +179,8 @@ impl WorkerService {
             models: models.clone(),
             runs: runs.clone(),
             metrics: Arc::<Metrics>::clone(&metrics),
+            gate: breaker.clone(),
+            turns: Turns::default(),
             leaving: leaving.clone(),
         });
         let loader = Loader {
@@ -193,6 +198,7 @@ impl WorkerService {
             engine: engine.state(),
             models: models.clone(),
             gate,
+            passage: breaker.passage(),
             draining: self.draining.clone(),
             room: room.clone(),
         };
@@ -223,6 +229,7 @@ impl WorkerService {
         };
         // Without any one of these a worker is worse than none: their death ends it.
         tasks.spawn("models", FailureMeans::CancelScope, loader.run());
+        tasks.spawn("gate", FailureMeans::CancelScope, breaker.run(bus.clone(), config.id.clone()));
         tasks.spawn("pull", FailureMeans::CancelScope, pulling.run());
         tasks.spawn("control", FailureMeans::CancelScope, control.run());
         tasks.spawn("heartbeat", FailureMeans::CancelScope, heart.run());

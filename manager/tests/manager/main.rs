@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
+mod admission;
+mod breakers;
 mod jobs;
+mod liveness;
 mod malformed;
 mod models;
 mod plain;

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod breaker;
 mod faults;
 mod leaving;
 mod speaking;
