@@ -13,6 +13,11 @@ impl Crc32 {
         Self::default()
     }
 
+    /// Goes on where a checksum ended.
+    pub fn resume(value: u32) -> Self {
+        Self(crc32fast::Hasher::new_with_initial(value))
+    }
+
     /// Takes the next bytes in.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);

@@ -105,7 +105,7 @@ impl Layout {
             discard_new_per_subject: true,
             max_messages_per_subject: i64::from(self.max_jobs_per_queue.max(1)),
             max_age: Duration::from_millis(MAX_DEADLINE_MS) + JOB_GRACE,
-            ..self.base(names::JOBS_STREAM.to_owned(), vec![names::ALL_JOBS.to_owned()])
+            ..self.base(names::JOBS_STREAM.to_owned(), names::JOB_SUBJECTS.map(str::to_owned).to_vec())
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod bench;
 mod fleet;
+mod jobs;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::Value;
 pub use bench::{BenchCommand, FirstAudioArgs, LatencyArgs};
 pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
+pub use jobs::{JobArgs, JobsCommand, SubmitArgs};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 the command line, configuration or text cannot be used, \
                           130 and 143 ended by SIGINT and SIGTERM.";
@@ -51,6 +53,9 @@ pub enum Command {
     Models(ModelsCommand),
     /// Let a worker finish what it speaks and leave; nothing is lost.
     Drain(DrainArgs),
+    /// Durable jobs: texts that are spoken whatever dies.
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// Segments that failed wherever they were tried, kept with their whole history.
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -288,6 +293,7 @@ impl Command {
                 nats(&report.nats)
             }
             Self::Drain(args) => nats(&args.report.nats),
+            Self::Jobs(command) => nats(&command.report().nats),
             Self::Dead(command) => nats(&command.report().nats),
             Self::Manager(args) => nats(&args.nats),
             Self::Worker(args) => [nats(&args.nats), args.engine.values()].concat(),
@@ -310,6 +316,7 @@ impl Command {
                 report.json
             }
             Self::Drain(args) => args.report.json,
+            Self::Jobs(command) => command.report().json,
             Self::Dead(command) => command.report().json,
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,

@@ -5,6 +5,7 @@ pub mod dead;
 pub mod doctor;
 pub mod drain;
 pub mod embedded;
+pub mod jobs;
 pub mod models;
 pub mod roles;
 pub mod say;
@@ -30,6 +31,7 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         Command::Voice(command) => voice::run(context, command).await,
         Command::Models(command) => models::run(context, command).await,
         Command::Drain(args) => drain::run(context, args).await,
+        Command::Jobs(command) => jobs::run(context, command).await,
         Command::Dead(command) => Box::pin(dead::run(context, command)).await,
         Command::Manager(args) => roles::manager(context, args).await,
         Command::Worker(args) => roles::worker(context, args).await,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use chorus_audio::encode::{AudioFormat, Encoder, EncoderConfig, encoder, is_built};
 use chorus_audio::pcm;
 use chorus_protocol::{Reason, ServiceError};
-use tempfile::SpooledTempFile;
+use tempfile::{NamedTempFile, SpooledTempFile};
 
 use crate::error::CliError;
 
@@ -152,11 +152,7 @@ impl FileWriter {
         let mut encoder = new_encoder(self.format, sample_rate, Some(total_samples))?;
         let path = self.path.clone();
         let failed = |source| CliError::Output { path: path.clone(), source };
-        let mut draft = tempfile::Builder::new()
-            .prefix(".chorus-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-            .tempfile_in(folder(&self.path))
-            .map_err(failed)?;
+        let mut draft = draft_beside(&path).map_err(failed)?;
         self.spool.seek(SeekFrom::Start(0)).map_err(CliError::io("cannot read the audio back"))?;
         let mut block = vec![0; BLOCK_BYTES];
         loop {
@@ -168,12 +164,32 @@ impl FileWriter {
             draft.write_all(&encoded).map_err(failed)?;
         }
         draft.write_all(&encoder.finish().map_err(not_encoded)?).map_err(failed)?;
-        draft.as_file().sync_all().map_err(failed)?;
-        draft.persist(&self.path).map_err(|refused| failed(refused.error))?;
-        // The name itself reaches the disk with its folder; a file system that cannot do that has done what it can.
-        let _best_effort = File::open(folder(&self.path)).and_then(|folder| folder.sync_all());
-        Ok(())
+        give_name(draft, &path).map_err(failed)
     }
+}
+
+/// Writes a file that appears whole or not at all.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let writing = draft_beside(path).and_then(|mut draft| {
+        draft.write_all(bytes)?;
+        give_name(draft, path)
+    });
+    writing.map_err(|source| CliError::Output { path: path.to_owned(), source })
+}
+
+fn draft_beside(path: &Path) -> std::io::Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".chorus-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .tempfile_in(folder(path))
+}
+
+fn give_name(draft: NamedTempFile, path: &Path) -> std::io::Result<()> {
+    draft.as_file().sync_all()?;
+    draft.persist(path).map_err(|refused| refused.error)?;
+    // The name itself reaches the disk with its folder; a file system that cannot do that has done what it can.
+    let _best_effort = File::open(folder(path)).and_then(|folder| folder.sync_all());
+    Ok(())
 }
 
 /// As much as fits, so that no sample is cut in two but at the end.
@@ -208,7 +224,8 @@ fn nothing_spoken() -> CliError {
     ServiceError::new(Reason::Output, "no audio came").into()
 }
 
-fn to_stdout(bytes: &[u8]) -> Result<(), CliError> {
+/// Writes bytes to stdout.
+pub fn to_stdout(bytes: &[u8]) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     written.map_err(|source| CliError::Output { path: PathBuf::from("stdout"), source })

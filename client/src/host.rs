@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::SessionHostConfig;
 use crate::port::ManagerPort;
 use crate::session::{Session, SessionStart};
-use crate::speaking::{SpeakAsk, Speaking, SpeechEvent, Taken};
+use crate::speaking::{Resume, SpeakAsk, Speaking, SpeechEvent, Taken};
 
 /// Messages that wait for one session's task at most.
 const SESSION_BACKLOG: usize = 256;
@@ -92,6 +92,11 @@ impl SessionHost {
 
     /// Speaks a request. Whatever is wrong comes as the last event.
     pub fn speak(&self, ask: SpeakAsk) -> Speaking {
+        self.resume(ask, Resume::default())
+    }
+
+    /// Speaks what an earlier session left of a request.
+    pub fn resume(&self, ask: SpeakAsk, from: Resume) -> Speaking {
         let cancel = self.shared.tasks.token().child_token();
         let taken = Arc::new(Taken::default());
         let (send, events) = mpsc::channel(self.shared.config.window as usize + 4);
@@ -114,7 +119,7 @@ impl SessionHost {
             request: ask.request,
             whole_reply_deadline: ask.whole_reply_deadline,
         };
-        let session = Session::start(start, self.shared.config.clone(), self.shared.clock.now());
+        let session = Session::resume(start, from, self.shared.config.clone(), self.shared.clock.now());
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn_draining("session", FailureMeans::Log, |_| {
             task::SessionTask::new(shared, session, send, taken, cancel, ask.traceparent).run()

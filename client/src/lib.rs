@@ -20,4 +20,4 @@ pub mod speaking;
 pub use config::SessionHostConfig;
 pub use host::SessionHost;
 pub use port::{BusPort, ManagerPort};
-pub use speaking::{AudioPiece, CollectedAudio, SpeakAsk, Speaking, SpeechEvent, collect};
+pub use speaking::{AudioPiece, CollectedAudio, Resume, SpeakAsk, Speaking, SpeechEvent, collect};

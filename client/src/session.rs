@@ -31,7 +31,7 @@ use chorus_protocol::{
 use chorus_runtime::retry::Retries;
 
 use crate::config::SessionHostConfig;
-use crate::speaking::AudioPiece;
+use crate::speaking::{AudioPiece, Resume};
 use question::Rest;
 use segment::{Segment, State};
 use tally::Tally;
@@ -47,11 +47,11 @@ pub enum Action {
     Finish(Box<Finish>),
     /// Tell all managers that these jobs are not wanted any more.
     Cancel(Cancel),
+    /// Tell the listener that the request was taken, and its text where a hook changed it.
+    Accepted(ModelName, Option<String>),
     /// Keep a segment that failed wherever it was tried, for people to look at. The wall clock is not known here: `at_ms` is
     /// for who carries it out.
     Bury(Box<DeadLetter>),
-    /// Tell the listener that the request was taken.
-    Accepted(ModelName),
     /// Give the listener audio.
     Audio(AudioPiece),
     /// Tell the listener that it is over. Nothing follows.
@@ -105,6 +105,8 @@ pub struct Session {
     phase: Phase,
     rest: Rest,
     segments: BTreeMap<u32, Segment>,
+    /// The index of its first segment.
+    first_segment: u32,
     /// The index that the next planned segment gets.
     next_segment: u32,
     /// The index that the listener hears next.
@@ -131,6 +133,11 @@ pub struct Session {
 impl Session {
     /// Begins: the first action is to open.
     pub fn start(start: SessionStart, config: SessionHostConfig, now: Instant) -> Self {
+        Self::resume(start, Resume::default(), config, now)
+    }
+
+    /// Begins where an earlier session ended.
+    pub fn resume(start: SessionStart, from: Resume, config: SessionHostConfig, now: Instant) -> Self {
         let mut request = start.request;
         let rest = Rest::new(std::mem::take(&mut request.text));
         let deadline = now + Duration::from_millis(request.deadline_or_default_ms());
@@ -147,19 +154,20 @@ impl Session {
             phase: Phase::Opening { ask_at: None },
             rest,
             segments: BTreeMap::new(),
-            next_segment: 0,
-            next_release: 0,
+            first_segment: from.first_segment,
+            next_segment: from.first_segment,
+            next_release: from.first_segment,
             plan_complete: false,
             plan_not_before: now,
             unread: 0,
-            pending_pause_ms: 0,
+            pending_pause_ms: from.pause_ms,
             asking: false,
             asked_whole_rest: false,
             ask_not_before: now,
             ready_workers: 0,
             any_started: false,
             moved_at: now,
-            tally: Tally::default(),
+            tally: Tally::resumed(from.samples, from.sample_rate),
             unspeakable: None,
             actions: Vec::new(),
         };
@@ -314,18 +322,26 @@ impl Session {
     fn release(&mut self, now: Instant) {
         while let Some(segment) = self.segments.get_mut(&self.next_release) {
             let State::Spoken { run, .. } = &segment.state else { return };
-            let (run, pause_ms) = (*run, segment.pause_after_ms);
+            let (run, pause_ms, end_bytes) = (*run, segment.pause_after_ms, segment.end_bytes);
             let spoken = std::mem::replace(&mut segment.state, State::Released { run: Some(run) });
             let State::Spoken { audio, sample_rate, .. } = spoken else { return };
             if !audio.is_empty() {
-                self.give_audio(audio, sample_rate, now);
+                let pcm = self.after_pause(audio, sample_rate, now);
+                self.actions.push(Action::Audio(AudioPiece {
+                    pcm,
+                    sample_rate,
+                    segment: self.next_release,
+                    pause_after_ms: pause_ms,
+                    consumed_bytes: end_bytes,
+                }));
             }
             self.pending_pause_ms = self.pending_pause_ms.max(pause_ms);
             self.next_release += 1;
         }
     }
 
-    fn give_audio(&mut self, audio: Bytes, sample_rate: u32, now: Instant) {
+    /// The audio with the silence owed before it, counted as given.
+    fn after_pause(&mut self, audio: Bytes, sample_rate: u32, now: Instant) -> Bytes {
         let pause_ms = if self.tally.samples == 0 { 0 } else { self.pending_pause_ms };
         self.pending_pause_ms = 0;
         let silence = (u64::from(sample_rate) * u64::from(pause_ms) / 1000) as usize * 2;
@@ -341,7 +357,7 @@ impl Session {
         self.tally.first_audio.get_or_insert(now);
         self.moved_at = now;
         self.unread += 1;
-        self.actions.push(Action::Audio(AudioPiece { pcm, sample_rate, segment: self.next_release }));
+        pcm
     }
 
     fn complete(&mut self, terms: &Terms, now: Instant) {

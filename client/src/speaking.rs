@@ -30,6 +30,23 @@ pub struct AudioPiece {
     pub sample_rate: u32,
     /// The segment it is.
     pub segment: u32,
+    /// Silence owed before the next audio, in milliseconds.
+    pub pause_after_ms: u32,
+    /// Bytes of the session's text that are spoken with it.
+    pub consumed_bytes: usize,
+}
+
+/// Where a session goes on that an earlier one began: its text is only what is left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// The index of its first segment; 0 where nothing was spoken yet.
+    pub first_segment: u32,
+    /// Silence owed before its first audio, in milliseconds.
+    pub pause_ms: u32,
+    /// Samples spoken before; the result counts them.
+    pub samples: u64,
+    /// Their rate, which holds on; 0 where nothing was spoken yet.
+    pub sample_rate: u32,
 }
 
 /// What happens to a request.
@@ -39,6 +56,8 @@ pub enum SpeechEvent {
     Accepted {
         /// The model that will speak.
         model: ModelName,
+        /// The text, where a hook changed it.
+        text: Option<String>,
     },
     /// The next piece of audio.
     Audio(AudioPiece),

@@ -8,6 +8,7 @@ mod advance;
 mod cancel;
 mod check;
 mod finish;
+mod jobs;
 mod metrics;
 mod models;
 mod open;

@@ -14,6 +14,7 @@ use chorus_protocol::request::{DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS};
 use chorus_text::{Segmenter, SegmenterConfig};
 
 use crate::breaker;
+use crate::jobs::JobsConfig;
 use crate::liveness::LivenessConfig;
 
 /// The most segments of one page, whatever window a session asks for.
@@ -34,6 +35,8 @@ pub struct ManagerConfig {
     pub segmenter: SegmenterConfig,
     /// The sessions that it runs itself, for plain requests.
     pub sessions: SessionHostConfig,
+    /// The durable jobs that it has spoken.
+    pub jobs: JobsConfig,
     /// How often it says that it lives.
     pub heartbeat_interval: Duration,
     /// The heartbeat age at which a worker is out (`workerTimeoutMs` of plan.md).
@@ -74,6 +77,7 @@ impl ManagerConfig {
             layout: Layout::default(),
             segmenter: SegmenterConfig::default(),
             sessions: SessionHostConfig::default(),
+            jobs: JobsConfig::default(),
             heartbeat_interval: Duration::from_millis(HEARTBEAT_INTERVAL_MS),
             worker_timeout: Duration::from_millis(5_000),
             breaker: CircuitBreakerConfig::default(),
@@ -88,6 +92,14 @@ impl ManagerConfig {
             max_total_pcm_bytes: 512 << 20,
             hook_timeout: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// How long durable jobs are kept: no longer than their audio.
+    pub(crate) fn jobs_retention(&self) -> Duration {
+        match self.layout.audio_ttl {
+            Duration::ZERO => self.jobs.retention,
+            audio_ttl => self.jobs.retention.min(audio_ttl),
         }
     }
 
@@ -127,6 +139,10 @@ impl ManagerConfig {
             self.max_total_pcm_bytes >= self.max_reply_pcm_bytes,
             "max_total_pcm_bytes is less than max_reply_pcm_bytes",
         );
+        demand(self.jobs.at_once > 0, "jobs.at_once is zero");
+        demand(!self.jobs.renew_every.is_zero(), "jobs.renew_every is zero");
+        demand(self.jobs.lease >= self.jobs.renew_every * 2, "jobs.lease is less than two renewals");
+        demand(!self.jobs.retention.is_zero(), "jobs.retention is zero");
         demand(!self.hook_timeout.is_zero(), "hook_timeout is zero");
         faults.extend(breaker::faults(&self.breaker).into_iter().map(str::to_owned));
         if faults.is_empty() { Ok(()) } else { Err(ConfigError { faults }) }

@@ -25,6 +25,7 @@ use crate::config::ManagerConfig;
 use crate::figures::Figures;
 use crate::fleet::FleetView;
 use crate::hooks::Hooks;
+use crate::jobs::store::JobStore;
 
 /// The least `max_chars` that the segmenter takes; a model whose own limit is lower still gets this.
 const LEAST_SEGMENT_CHARS: usize = 20;
@@ -38,6 +39,7 @@ pub struct Core {
     pub(crate) clock: SharedClock,
     pub(crate) hooks: Hooks,
     pub(crate) started: Instant,
+    pub(crate) jobs: JobStore,
     pub(crate) breakers: Breakers,
     catalogue: Mutex<Arc<CatalogueView>>,
     fleet: Mutex<FleetView>,
@@ -63,6 +65,7 @@ impl Core {
         let CoreParts { id, incarnation, config, bus, clock, hooks } = parts;
         let fleet = Mutex::new(FleetView::new(config.worker_timeout));
         let started = clock.now();
+        let jobs = JobStore::new(&bus, config.jobs_retention());
         let breakers = Breakers::new(Book::new(config.breaker.clone(), config.forget_breakers_after));
         Arc::new(Self {
             id,
@@ -72,6 +75,7 @@ impl Core {
             clock,
             hooks,
             started,
+            jobs,
             breakers,
             catalogue: Mutex::default(),
             fleet,

@@ -4,6 +4,7 @@
 //!   sessions ── tts.open, tts.advance, … ─► api ─► plan, admit (pure) ─► publish ─► TTS_JOBS
 //!   clients  ── tts.synthesize ──────────► api ─► a session in this process ─► the same methods of `Core`
 //!   workers  ── heartbeats, outcomes ────► listen ─► fleet, figures (pure) ─► status, metrics, events, hooks
+//!   KV       ── tts-jobs ────────────────► jobs: sessions in this process that outlive it, through their records
 //!   workers  ◄─ pings ───────────────────── ping ─► liveness, rendezvous (pure) ─► workerLost
 //!   KV       ── tts-models ──────────────► catalogue (watch) ─► resolve (pure)
 //! ```
@@ -23,6 +24,7 @@ mod events;
 pub mod figures;
 pub mod fleet;
 pub mod hooks;
+pub mod jobs;
 mod listen;
 pub mod liveness;
 mod ping;
@@ -35,4 +37,5 @@ pub use config::{ConfigError, ManagerConfig};
 pub use core::Core;
 pub use error::ManagerError;
 pub use hooks::{Hook, HookError, HookPoint};
+pub use jobs::JobsConfig;
 pub use service::{Manager, ManagerHandle};

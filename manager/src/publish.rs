@@ -37,6 +37,7 @@ impl Core {
         mut plan: Plan,
         stage: Stage,
     ) -> Result<PlanPage, ServiceError> {
+        let ends_bytes: Vec<usize> = (1..=plan.drafts.len()).map(|queued| plan.consumed_by(queued)).collect();
         let drafts = std::mem::take(&mut plan.drafts);
         let mut page = PlanPage {
             segments: Vec::with_capacity(drafts.len()),
@@ -44,7 +45,7 @@ impl Core {
             complete: plan.complete,
             warnings: plan.warnings,
         };
-        for draft in drafts {
+        for (draft, end_bytes) in drafts.into_iter().zip(ends_bytes) {
             let stage = if page.segments.is_empty() { stage } else { Stage::UnderWay };
             let start_bytes = draft.start_bytes;
             let disposition = match self.publish_draft(asker, &draft).await {
@@ -56,7 +57,7 @@ impl Core {
             };
             let refused = matches!(disposition, Disposition::Refused { .. });
             let Draft { index, text, pause_after_ms, class, .. } = draft;
-            page.segments.push(PlannedSegment { index, text, pause_after_ms, class, disposition });
+            page.segments.push(PlannedSegment { index, text, pause_after_ms, class, end_bytes, disposition });
             if refused {
                 page.consumed_bytes = start_bytes;
                 page.complete = false;

@@ -26,11 +26,15 @@ use crate::core::{Core, CoreParts};
 use crate::error::ManagerError;
 use crate::events::WORKER_LOST;
 use crate::hooks::{Hook, Hooks};
+use crate::jobs::runner::JobRunner;
 use crate::listen;
 use crate::ping;
 
 /// How long it may take until no more questions come.
 const INTAKE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long durable jobs may take to give their leases back.
+const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long answers that are nearly out may take after sessions were ended.
 const LAST_ANSWERS_LIMIT: Duration = Duration::from_secs(1);
@@ -89,6 +93,8 @@ pub struct ManagerHandle {
     intake: TaskGroup,
     /// Answers under way.
     answers: TaskGroup,
+    /// Durable jobs being spoken.
+    jobs: TaskGroup,
     /// Heartbeats, views, events.
     background: TaskGroup,
     stop_intake: CancellationToken,
@@ -117,6 +123,10 @@ async fn run(core: Arc<Core>, cancel: &CancellationToken) -> Result<ManagerHandl
     listen_to_fleet(&core, &sessions, &background).await?;
     judge::start(&core, &background).await?;
 
+    let jobs = TaskGroup::new("durable-jobs", cancel);
+    let runner = JobRunner::new(Arc::clone(&core), sessions.clone(), jobs.clone());
+    background.spawn("durable-jobs", means, runner.run(core.jobs.watch().await?));
+
     let (stop_intake, hurry) = (scope.child_token(), scope.child_token());
     let answers = TaskGroup::new("manager-answers", cancel);
     let intake = TaskGroup::new("manager-intake", cancel);
@@ -128,7 +138,7 @@ async fn run(core: Arc<Core>, cancel: &CancellationToken) -> Result<ManagerHandl
     }
     // The broker takes a connection's messages in order: once it has answered this, it knows the subscriptions.
     core.bus.queue_depths().await?;
-    Ok(ManagerHandle { core, sessions, intake, answers, background, stop_intake, hurry })
+    Ok(ManagerHandle { core, sessions, intake, answers, jobs, background, stop_intake, hurry })
 }
 
 async fn listen_to_fleet(
@@ -182,6 +192,8 @@ impl ManagerHandle {
         tracing::info!(manager = %self.core.id, "manager stops taking questions");
         self.stop_intake.cancel();
         self.intake.join(INTAKE_LIMIT).await;
+        self.jobs.token().cancel();
+        self.jobs.join(RELEASE_LIMIT).await;
         let mut answered = pin!(self.answers.join(limit + LAST_ANSWERS_LIMIT));
         if tokio::time::timeout(limit, &mut answered).await.is_err() {
             tracing::warn!("requests are still being spoken; ending them");
@@ -201,5 +213,6 @@ impl Drop for ManagerHandle {
         self.background.token().cancel();
         self.intake.token().cancel();
         self.answers.token().cancel();
+        self.jobs.token().cancel();
     }
 }

@@ -72,6 +72,10 @@ reasons! {
     Version = "version", InvalidRequest, false;
     /// A method that is not in the protocol.
     UnknownMethod = "unknown_method", InvalidRequest, false;
+    /// The messageId is that of another request.
+    IdReused = "id_reused", InvalidRequest, false;
+    /// There is no such durable job (any more).
+    UnknownJob = "unknown_job", InvalidRequest, false;
     /// The model or voice is not in the catalogue.
     UnknownModel = "unknown_model", ModelNotFound, false;
     /// The queue of this model and class is at its bound.
@@ -86,6 +90,8 @@ reasons! {
     NoManager = "no_manager", ResourceExhausted, true;
     /// The broker cannot be reached.
     NoBroker = "no_broker", ResourceExhausted, true;
+    /// The durable job is not spoken yet.
+    NotDone = "not_done", ResourceExhausted, true;
     /// The client asks for more than its share.
     RateLimited = "rate_limited", ResourceExhausted, true;
     /// First audio did not come by the deadline.

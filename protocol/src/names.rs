@@ -4,7 +4,7 @@
 //! `-` and `_`, and writes every other byte as `=XX` (upper-case hex): reversible, without collisions, and good for
 //! subjects, consumer names and KV keys alike.
 
-use crate::ids::{Incarnation, JobId, ManagerId, ModelName, SessionId, WorkerId};
+use crate::ids::{Incarnation, JobId, ManagerId, MessageId, ModelName, SessionId, WorkerId};
 use crate::request::JobClass;
 
 /// Stream of queued jobs.
@@ -44,10 +44,28 @@ pub const MODELS_LIST: &str = "tts.models.list";
 pub const MODELS_LOAD: &str = "tts.models.load";
 /// Takes a model from workers.
 pub const MODELS_UNLOAD: &str = "tts.models.unload";
+/// A durable job is asked for.
+pub const JOBS_SUBMIT: &str = "tts.jobs.api.submit";
+/// How a durable job is.
+pub const JOBS_STATUS: &str = "tts.jobs.api.status";
+/// The audio of a durable job.
+pub const JOBS_FETCH: &str = "tts.jobs.api.fetch";
+/// A durable job is given up.
+pub const JOBS_CANCEL: &str = "tts.jobs.api.cancel";
 /// The queue group in which managers serve requests.
 pub const MANAGERS_GROUP: &str = "managers";
-/// All jobs, as the stream listens for them.
+/// All jobs, as a filter within their stream.
 pub const ALL_JOBS: &str = "tts.jobs.*.*";
+/// All jobs, as the stream listens for them: by their classes, so that questions about durable jobs
+/// (`tts.jobs.api.submit`, …) are none of its subjects, and `api` may be a model's name like any other.
+pub const JOB_SUBJECTS: [&str; 4] =
+    ["tts.jobs.*.urgent", "tts.jobs.*.high", "tts.jobs.*.normal", "tts.jobs.*.low"];
+/// Kind of record in [`DURABLE_JOBS_BUCKET`]: how a durable job is.
+pub const JOB_RECORDS: &str = "job";
+/// Kind of record in [`DURABLE_JOBS_BUCKET`]: what a durable job says.
+pub const JOB_TEXTS: &str = "text";
+/// The principal of everybody while nobody has to say who he is.
+pub const DEFAULT_PRINCIPAL: &str = "default";
 /// All dead letters, as the stream listens for them.
 pub const ALL_DEAD: &str = "tts.dead.*";
 /// All heartbeats.
@@ -261,6 +279,21 @@ pub fn reply_audio_key(session: SessionId, extension: &str) -> String {
     format!("reply-{session}.{extension}")
 }
 
+/// The key of a durable job's records in [`DURABLE_JOBS_BUCKET`].
+pub fn durable_job_key(principal: &str, job: &MessageId) -> String {
+    format!("{principal}/{job}")
+}
+
+/// The name under which a piece of a durable job's PCM is kept in [`AUDIO_BUCKET`].
+pub fn job_piece_key(job_key: &str, epoch: u32, piece: u32) -> String {
+    format!("job/{job_key}/{epoch}/{piece}.pcm")
+}
+
+/// The name under which a durable job's audio is kept in [`AUDIO_BUCKET`].
+pub fn job_audio_key(job_key: &str, epoch: u32, extension: &str) -> String {
+    format!("job/{job_key}/{epoch}/whole.{extension}")
+}
+
 /// A worker's name when none is configured: host and a short token of its incarnation.
 pub fn default_worker_id(host: &str, incarnation: Incarnation) -> String {
     default_id("w", host, incarnation)
@@ -289,6 +322,17 @@ mod tests {
         assert_eq!(job_consumer(&model, JobClass::Urgent), "urgent_tts_models=2Fen=2Fljspeech=2Fvits");
         assert_eq!(encode_token("xtts_v2.0.2"), "xtts_v2=2E0=2E2");
         assert_eq!(encode_token("声"), "=E5=A3=B0");
+    }
+
+    #[test]
+    fn the_stream_of_jobs_hears_every_class_and_no_question() {
+        let heard = |subject: &str| {
+            let last = |subject: &str| subject.rsplit('.').next().map(str::to_owned);
+            JOB_SUBJECTS.iter().any(|known| last(known) == last(subject))
+        };
+        let api = ModelName::new("api").unwrap();
+        assert!(JobClass::BY_URGENCY.into_iter().all(|class| heard(&job_subject(&api, class))));
+        assert!(![JOBS_SUBMIT, JOBS_STATUS, JOBS_FETCH, JOBS_CANCEL].into_iter().any(heard));
     }
 
     #[test]

@@ -51,6 +51,14 @@ pub struct Open {
     pub text_complete: bool,
     /// How many segments may be queued now.
     pub window: u32,
+    /// The index of the first segment of this text. Not 0 where an earlier session spoke what comes before it; hooks have
+    /// seen the request then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_segment: SegmentIndex,
+}
+
+fn is_zero(index: &SegmentIndex) -> bool {
+    *index == 0
 }
 
 /// The answer to [`Open`]: accepted.
@@ -105,6 +113,9 @@ pub struct PlannedSegment {
     pub pause_after_ms: u32,
     /// The class it was queued in.
     pub class: JobClass,
+    /// Where it ends, in bytes of the text that the page is of: what a session that goes on after it leaves out.
+    #[serde(default)]
+    pub end_bytes: usize,
     /// What became of it.
     pub disposition: Disposition,
 }

@@ -21,6 +21,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+#[path = "golden/durable.rs"]
+mod durable;
+
 const NOW_MS: u64 = 1_767_225_600_000;
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -142,6 +145,7 @@ fn page() -> PlanPage {
         text: "Grüße.".into(),
         pause_after_ms: 250,
         class: JobClass::Urgent,
+        end_bytes: 4 * (index as usize + 1),
         disposition,
     };
     let stored = Disposition::Stored { bucket: "tts-cache".into(), key: "k".into(), samples: 10, crc32: 7 };
@@ -184,6 +188,7 @@ fn what_clients_and_managers_say() {
             request: request(),
             text_complete: true,
             window: 8,
+            first_segment: 3,
         },
     );
     golden(

@@ -27,6 +27,31 @@ async fn starters_race_and_settings_are_updated() {
     publish(&one, JobClass::High, 4).await;
 }
 
+/// An earlier layout listened on all of `tts.jobs.*.*`, and would keep questions about durable jobs as if they were jobs.
+#[tokio::test]
+async fn questions_about_durable_jobs_are_no_jobs_also_on_a_stream_of_an_earlier_layout() {
+    let server = Server::start().await;
+    let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let earlier = async_nats::jetstream::stream::Config {
+        name: names::JOBS_STREAM.to_owned(),
+        subjects: vec![names::ALL_JOBS.to_owned()],
+        retention: async_nats::jetstream::stream::RetentionPolicy::WorkQueue,
+        num_replicas: 1,
+        ..Default::default()
+    };
+    jetstream.create_stream(earlier).await.unwrap();
+    let bus = server.bus().await;
+    publish(&bus, JobClass::Low, 1).await;
+    bus.ensure_layout(&Layout::default()).await.unwrap();
+    let question = chorus_protocol::Envelope::request(chorus_protocol::service::Ask {}, 1);
+    for subject in [names::JOBS_SUBMIT, names::JOBS_STATUS, names::JOBS_FETCH, names::JOBS_CANCEL] {
+        bus.publish(subject, &question).await.unwrap();
+    }
+    publish(&bus, JobClass::Urgent, 2).await;
+    let depths = bus.queue_depths().await.unwrap();
+    assert_eq!(depths.values().map(|depth| depth.total()).collect::<Vec<_>>(), [2], "{depths:?}");
+}
+
 #[tokio::test]
 async fn without_a_layout_the_stream_is_missed() {
     let server = Server::start().await;

@@ -34,7 +34,7 @@ pub fn ask(host: &SessionHost, request: SynthesisRequest) -> Speaking {
 pub async fn into_writer(mut speaking: Speaking, mut writer: Writer) -> Result<SynthesisResult, CliError> {
     while let Some(event) = speaking.next().await {
         match event {
-            SpeechEvent::Accepted { model } => tracing::debug!(%model, "accepted"),
+            SpeechEvent::Accepted { model, .. } => tracing::debug!(%model, "accepted"),
             SpeechEvent::Audio(piece) => {
                 // A slow disk or pipe holds the listener back, and with it the asking for more.
                 tokio::task::block_in_place(|| writer.push(&piece.pcm, piece.sample_rate))?;

@@ -129,8 +129,8 @@ impl SessionTask {
                     }));
                 }
                 Action::Cancel(cancel) => self.shared.port.cancel(cancel).await,
+                Action::Accepted(model, text) => self.tell(SpeechEvent::Accepted { model, text }),
                 Action::Bury(letter) => self.bury(*letter),
-                Action::Accepted(model) => self.tell(SpeechEvent::Accepted { model }),
                 Action::Audio(piece) => self.tell(SpeechEvent::Audio(piece)),
                 Action::End(result) => self.tell(SpeechEvent::Ended(result)),
             }

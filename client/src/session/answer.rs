@@ -29,9 +29,10 @@ impl Session {
     fn accept(&mut self, opened: Opened, now: Instant) {
         self.ready_workers = opened.ready_workers;
         self.deadline = self.opened_at + Duration::from_millis(opened.deadline_ms);
-        self.actions.push(Action::Accepted(opened.speech.model.clone()));
         let (_, all_given) = self.rest.next_part();
-        if let Some(text) = opened.text.filter(|_| all_given) {
+        let changed = opened.text.filter(|_| all_given);
+        self.actions.push(Action::Accepted(opened.speech.model.clone(), changed.clone()));
+        if let Some(text) = changed {
             self.rest = Rest::new(text);
         }
         let (_, all_planned) = self.rest.next_part();
@@ -116,7 +117,7 @@ impl Session {
         for warning in page.warnings {
             self.tally.warn(warning);
         }
-        let before = self.next_segment;
+        let (before, planned_bytes) = (self.next_segment, self.rest.planned_bytes());
         for planned in page.segments {
             if planned.index != self.next_segment {
                 continue;
@@ -125,7 +126,7 @@ impl Session {
                 self.plan_not_before = now + retry_after(error).unwrap_or(DEFAULT_RETRY_AFTER);
                 break;
             }
-            self.take_segment(planned, now);
+            self.take_segment(planned, planned_bytes, now);
         }
         if !self.rest.plan(page.consumed_bytes) {
             let message =
@@ -140,11 +141,12 @@ impl Session {
         }
     }
 
-    fn take_segment(&mut self, planned: PlannedSegment, now: Instant) {
+    fn take_segment(&mut self, planned: PlannedSegment, page_starts_bytes: usize, now: Instant) {
         let fresh = || Segment::queued(now, self.config.lookup_interval, &self.config.retry);
         let segment = self.segments.entry(planned.index).or_insert_with(fresh);
         segment.text = Some(planned.text);
         segment.pause_after_ms = planned.pause_after_ms;
+        segment.end_bytes = page_starts_bytes + planned.end_bytes;
         segment.class = planned.class;
         self.next_segment = planned.index + 1;
         self.take_disposition(planned.index, &planned.disposition, now);

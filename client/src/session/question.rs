@@ -42,6 +42,11 @@ impl Rest {
         honest
     }
 
+    /// Bytes that are planned.
+    pub fn planned_bytes(&self) -> usize {
+        self.planned_bytes
+    }
+
     pub fn restart(&mut self) {
         self.planned_bytes = 0;
     }
@@ -57,6 +62,7 @@ impl Session {
             request: SynthesisRequest { text: text.to_owned(), ..self.request.clone() },
             text_complete,
             window: self.config.window,
+            first_segment: self.first_segment,
         }
     }
 

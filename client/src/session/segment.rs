@@ -44,6 +44,8 @@ pub(super) struct Segment {
     /// What it says; unknown while a worker was faster than the manager's answer.
     pub text: Option<String>,
     pub pause_after_ms: u32,
+    /// Where it ends in the session's text, in bytes.
+    pub end_bytes: usize,
     pub class: JobClass,
     pub attempt: Attempt,
     /// Sequence of the current attempt's job, once known.
@@ -92,6 +94,7 @@ impl Segment {
         Self {
             text: None,
             pause_after_ms: 0,
+            end_bytes: 0,
             class: JobClass::Normal,
             attempt: 1,
             seq: None,

@@ -21,6 +21,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Figures of a request of which so much was spoken before.
+    pub fn resumed(samples: u64, sample_rate: u32) -> Self {
+        Self { samples, sample_rate, ..Self::default() }
+    }
+
     pub fn worker(&mut self, worker: &WorkerId) {
         if !self.workers.contains(worker) {
             self.workers.push(worker.clone());

@@ -108,6 +108,7 @@ impl World {
             text: "x".into(),
             pause_after_ms: 0,
             class: JobClass::Normal,
+            end_bytes: (index - first + 1) as usize,
             disposition: self.publish(JobId { session, segment: index, attempt: 1 }),
         });
         let segments = segments.collect();
@@ -170,8 +171,8 @@ impl World {
                     self.heard.push(piece);
                 }
                 Action::End(result) => self.ended = Some(*result),
+                Action::Finish(_) | Action::Cancel(_) | Action::Accepted(..) => {}
                 Action::Bury(letter) => self.buried.push(*letter),
-                Action::Finish(_) | Action::Cancel(_) | Action::Accepted(_) => {}
             }
         }
     }

@@ -28,20 +28,27 @@ impl Core {
         check_text("text", &open.request.text)?;
         validate(&open.request, open.text_complete)?;
         let text_before = open.request.text.clone();
-        let (request, failures) = self.hooks.before(open.request, open.text_complete).await;
-        self.tell_hook_failures(failures).await;
+        let request = if open.first_segment == 0 {
+            let (request, failures) = self.hooks.before(open.request, open.text_complete).await;
+            self.tell_hook_failures(failures).await;
+            request
+        } else {
+            open.request
+        };
 
         let Resolved { definition, speech } = self.catalogue().resolve(&request)?;
         let question = PlanQuestion {
             text: &request.text,
             text_complete: open.text_complete,
-            first_index: 0,
+            first_index: open.first_segment,
             window: self.window(open.window),
             urgent: false,
             priority: speech.priority,
         };
         let plan = plan(&question, &self.segmenter_for(&definition));
-        refuse_unspeakable(&plan)?;
+        if open.first_segment == 0 {
+            refuse_unspeakable(&plan)?;
+        }
         self.refuse_when_all_open(&speech.model)?;
         let deadline = request.deadline_ms.map_or(self.config.default_deadline, Duration::from_millis);
         if let Some(first) = plan.drafts.first() {

@@ -123,7 +123,7 @@ pub(crate) fn read(payload: &[u8], max_bytes: usize) -> (Dress, Result<PlainAsk,
 }
 
 impl PlainAsk {
-    fn new(
+    pub(crate) fn new(
         request_id: MessageId,
         request: SynthesisRequest,
         traceparent: Option<String>,

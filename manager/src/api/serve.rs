@@ -36,10 +36,14 @@ pub(crate) enum Endpoint {
     ModelsList,
     ModelsLoad,
     ModelsUnload,
+    JobsSubmit,
+    JobsStatus,
+    JobsFetch,
+    JobsCancel,
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Synthesize,
         Self::Open,
         Self::Advance,
@@ -50,6 +54,10 @@ impl Endpoint {
         Self::ModelsList,
         Self::ModelsLoad,
         Self::ModelsUnload,
+        Self::JobsSubmit,
+        Self::JobsStatus,
+        Self::JobsFetch,
+        Self::JobsCancel,
     ];
 
     pub(crate) fn subject(self) -> &'static str {
@@ -64,6 +72,10 @@ impl Endpoint {
             Self::ModelsList => names::MODELS_LIST,
             Self::ModelsLoad => names::MODELS_LOAD,
             Self::ModelsUnload => names::MODELS_UNLOAD,
+            Self::JobsSubmit => names::JOBS_SUBMIT,
+            Self::JobsStatus => names::JOBS_STATUS,
+            Self::JobsFetch => names::JOBS_FETCH,
+            Self::JobsCancel => names::JOBS_CANCEL,
         }
     }
 
@@ -158,6 +170,10 @@ impl Server {
             Endpoint::ModelsList => self.ask(incoming, |_: Envelope<Ask>| core.answer_models_list()).await,
             Endpoint::ModelsLoad => self.ask(incoming, |q| core.answer_models_load(q.payload)).await,
             Endpoint::ModelsUnload => self.ask(incoming, |q| core.answer_models_unload(q.payload)).await,
+            Endpoint::JobsSubmit => self.ask(incoming, |q| core.answer_jobs_submit(q)).await,
+            Endpoint::JobsStatus => self.ask(incoming, |q| core.answer_jobs_status(q.payload)).await,
+            Endpoint::JobsFetch => self.ask(incoming, |q| core.answer_jobs_fetch(q.payload)).await,
+            Endpoint::JobsCancel => self.ask(incoming, |q| core.answer_jobs_cancel(q.payload)).await,
         }
     }
 

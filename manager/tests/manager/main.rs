@@ -4,6 +4,7 @@
 
 mod admission;
 mod breakers;
+mod jobs;
 mod liveness;
 mod malformed;
 mod models;

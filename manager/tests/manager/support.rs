@@ -160,6 +160,7 @@ pub(crate) fn opening(text: &str) -> Open {
         request: SynthesisRequest { text: text.into(), ..SynthesisRequest::default() },
         text_complete: true,
         window: 8,
+        first_segment: 0,
     }
 }
 
