@@ -49,6 +49,8 @@ pub struct EngineConfig {
     pub path: Option<PathBuf>,
     /// `engine.threads`: threads of one inference; the engine's own choice without it.
     pub threads: Option<u32>,
+    /// `engine.lanes`: segments that one worker speaks at once; the engine's own choice without it.
+    pub lanes: Option<u32>,
 }
 
 /// The kinds of engine that come with chorus.
@@ -108,7 +110,13 @@ impl CliConfig {
         Self {
             home,
             nats: NatsConfig::default(),
-            engine: EngineConfig { kind: EngineKind::Coqui, python: None, path: None, threads: None },
+            engine: EngineConfig {
+                kind: EngineKind::Coqui,
+                python: None,
+                path: None,
+                threads: None,
+                lanes: None,
+            },
             fleet: FleetConfig {
                 workers: 1,
                 ready_timeout: Duration::from_secs(300),

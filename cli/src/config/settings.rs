@@ -75,6 +75,11 @@ pub const SETTINGS: &[Setting] = &[
         set: |c, t| number(t, 1, 1024).map(|v| c.engine.threads = Some(v as u32)),
     },
     Setting {
+        key: "engine.lanes",
+        variable: "CHORUS_ENGINE_LANES",
+        set: |c, t| number(t, 1, 256).map(|v| c.engine.lanes = Some(v as u32)),
+    },
+    Setting {
         key: "fleet.workers",
         variable: "CHORUS_FLEET_WORKERS",
         set: |c, t| number(t, 1, 64).map(|v| c.fleet.workers = v as u32),
