@@ -70,6 +70,8 @@ impl Link {
         if self.set(connected) {
             if connected {
                 tracing::info!(url = %inner.shown_url, "connected to the broker again");
+            } else if self.closed.is_cancelled() {
+                tracing::debug!(url = %inner.shown_url, "the connection to the broker is closed");
             } else {
                 inner.forget_consumers();
                 tracing::warn!(url = %inner.shown_url, "lost the connection to the broker");

@@ -1,8 +1,18 @@
-//! Admission: what it means when the queue does not take a segment.
+//! Admission: whether a request is taken at all, and what it means when the queue does not take a segment.
 //!
-//! Pure. Before anything of a request is queued, back-pressure is an answer: the request is refused, with the time after
+//! ```text
+//!   outcomes ─► speeds ─┐
+//!   depths ─► backlog ──┼─► predict ─► would first audio be late?
+//!   heartbeats ─────────┘
+//! ```
+//!
+//! Pure; `admission` brings the figures. Before anything of a request is queued, back-pressure is an answer: the request is refused, with the time after
 //! which asking again is worth it. Once some of it is queued, back-pressure is a wait: the segment is refused, the session
 //! keeps its text and asks on. Faults that waiting does not cure fail the request in both cases.
+
+pub mod backlog;
+pub mod predict;
+pub mod speeds;
 
 use std::time::Duration;
 

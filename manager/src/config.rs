@@ -12,6 +12,8 @@ use chorus_protocol::fleet::HEARTBEAT_INTERVAL_MS;
 use chorus_protocol::request::{DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS};
 use chorus_text::{Segmenter, SegmenterConfig};
 
+use crate::liveness::LivenessConfig;
+
 /// The most segments of one page, whatever window a session asks for.
 pub const MAX_WINDOW: usize = 64;
 
@@ -34,6 +36,8 @@ pub struct ManagerConfig {
     pub heartbeat_interval: Duration,
     /// The heartbeat age at which a worker is out (`workerTimeoutMs` of plan.md).
     pub worker_timeout: Duration,
+    /// How busy workers are watched more closely than that.
+    pub liveness: LivenessConfig,
     /// How long an attempt may go without progress (`timeoutMs` of plan.md §3).
     pub attempt_timeout: Duration,
     /// Time to first audio when the client names none.
@@ -42,7 +46,7 @@ pub struct ManagerConfig {
     pub retry_after: Duration,
     /// Segments of one page at most; 1 to [`MAX_WINDOW`].
     pub max_window: usize,
-    /// Questions answered at once (open, advance, …); one more is refused.
+    /// Questions answered at once (open, advance, …), and as many cancels beside them; one more is refused.
     pub max_questions: usize,
     /// Plain requests spoken at once; one more is refused.
     pub max_plain_requests: usize,
@@ -68,6 +72,7 @@ impl ManagerConfig {
             sessions: SessionHostConfig::default(),
             heartbeat_interval: Duration::from_millis(HEARTBEAT_INTERVAL_MS),
             worker_timeout: Duration::from_millis(5_000),
+            liveness: LivenessConfig::default(),
             attempt_timeout: Duration::from_secs(10),
             default_deadline: Duration::from_millis(DEFAULT_DEADLINE_MS),
             retry_after: Duration::from_millis(500),
@@ -99,6 +104,7 @@ impl ManagerConfig {
             self.worker_timeout >= self.heartbeat_interval * 2,
             "worker_timeout is less than two heartbeat intervals",
         );
+        self.liveness.faults().into_iter().for_each(|fault| demand(false, fault));
         demand(!self.attempt_timeout.is_zero(), "attempt_timeout is zero");
         let deadline_ms = self.default_deadline.as_millis();
         demand(

@@ -13,7 +13,10 @@ use chorus_protocol::{Incarnation, ManagerId, ModelDefinition, ModelName, Servic
 use chorus_runtime::clock::SharedClock;
 use chorus_text::{Segmenter, SegmenterConfig};
 use futures::future::BoxFuture;
+use tokio::sync::Notify;
 
+use crate::admit::backlog::Backlog;
+use crate::admit::speeds::Speeds;
 use crate::catalogue::CatalogueView;
 use crate::config::ManagerConfig;
 use crate::figures::Figures;
@@ -35,6 +38,10 @@ pub struct Core {
     catalogue: Mutex<Arc<CatalogueView>>,
     fleet: Mutex<FleetView>,
     figures: Mutex<Figures>,
+    speeds: Mutex<Speeds>,
+    backlog: Mutex<Backlog>,
+    /// Somebody wants to know how deep the queue is.
+    pub(crate) depth_wanted: Notify,
 }
 
 /// What a [`Core`] is made of.
@@ -52,8 +59,21 @@ impl Core {
         let CoreParts { id, incarnation, config, bus, clock, hooks } = parts;
         let fleet = Mutex::new(FleetView::new(config.worker_timeout));
         let started = clock.now();
-        let (catalogue, figures) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { id, incarnation, config, bus, clock, hooks, started, catalogue, fleet, figures })
+        Arc::new(Self {
+            id,
+            incarnation,
+            config,
+            bus,
+            clock,
+            hooks,
+            started,
+            catalogue: Mutex::default(),
+            fleet,
+            figures: Mutex::default(),
+            speeds: Mutex::default(),
+            backlog: Mutex::default(),
+            depth_wanted: Notify::new(),
+        })
     }
 
     /// The catalogue as it is now.
@@ -75,6 +95,16 @@ impl Core {
     /// The figures so far. Not to be held across an await.
     pub(crate) fn figures(&self) -> MutexGuard<'_, Figures> {
         lock(&self.figures)
+    }
+
+    /// How fast workers speak. Not to be held across an await; where the fleet is wanted too, that comes first.
+    pub(crate) fn speeds(&self) -> MutexGuard<'_, Speeds> {
+        lock(&self.speeds)
+    }
+
+    /// What is on the queue, as far as is known. Not to be held across an await.
+    pub(crate) fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        lock(&self.backlog)
     }
 
     /// Workers that could speak `model` now.

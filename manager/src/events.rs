@@ -7,8 +7,22 @@ use chorus_protocol::{Envelope, Incarnation, WorkerId, names};
 use serde_json::{Map, Value};
 
 use crate::core::Core;
-use crate::fleet::FleetChange;
+use crate::fleet::{FleetChange, LossCause};
 use crate::hooks::HookFailure;
+
+/// The kind of event that tells of a lost worker, and by which every client process and every manager hears of it.
+pub(crate) const WORKER_LOST: &str = "workerLost";
+
+/// A busy worker that is lost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WorkerLost<'a> {
+    pub(crate) worker: &'a WorkerId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) in_flight: u32,
+    pub(crate) cause: LossCause,
+    /// How long it was not heard.
+    pub(crate) silent: Duration,
+}
 
 impl Core {
     /// Publishes an event. One that cannot be published is logged: events are for watching, nothing waits for them.
@@ -50,8 +64,9 @@ impl Core {
                 tracing::info!(%worker, %incarnation, "worker is out");
                 self.hooks.worker_stopped(&worker).await
             }
-            FleetChange::WorkerLost { worker, incarnation, in_flight, silent } => {
-                self.tell_worker_lost(&worker, incarnation, in_flight, silent).await;
+            FleetChange::WorkerLost { worker, incarnation, in_flight, cause, silent } => {
+                self.tell_worker_lost(WorkerLost { worker: &worker, incarnation, in_flight, cause, silent })
+                    .await;
                 self.hooks.worker_stopped(&worker).await
             }
             FleetChange::TooMany => {
@@ -62,23 +77,20 @@ impl Core {
         self.tell_hook_failures(failures).await;
     }
 
-    async fn tell_worker_lost(
-        &self,
-        worker: &WorkerId,
-        incarnation: Incarnation,
-        in_flight: u32,
-        silent: Duration,
-    ) {
-        let silent_ms = silent.as_millis() as u64;
-        tracing::warn!(%worker, %incarnation, in_flight, silent_ms, "busy worker is lost");
+    /// Tells every process with sessions that a busy worker is lost: its runs are tried elsewhere at once.
+    pub(crate) async fn tell_worker_lost(&self, lost: WorkerLost<'_>) {
+        let WorkerLost { worker, incarnation, in_flight, cause, silent } = lost;
+        let (cause, silent_ms) = (cause.as_str(), silent.as_millis() as u64);
+        tracing::warn!(%worker, %incarnation, in_flight, cause, silent_ms, "busy worker is lost");
         let mut details = Map::new();
         details.insert("inFlight".into(), Value::from(in_flight));
+        details.insert("cause".into(), Value::from(cause));
         details.insert("silentMs".into(), Value::from(silent_ms));
         self.tell(FleetEvent {
-            kind: "workerLost".into(),
+            kind: WORKER_LOST.into(),
             worker_id: Some(worker.clone()),
             incarnation: Some(incarnation),
-            message: format!("worker {worker} had {in_flight} jobs and is silent"),
+            message: format!("worker {worker} had {in_flight} jobs and is lost ({cause})"),
             details,
         })
         .await;

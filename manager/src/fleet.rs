@@ -14,6 +14,34 @@ use chorus_protocol::{Incarnation, ManagerId, ModelName, WorkerId};
 /// The most workers, and the most managers, that are kept in view: heartbeats are open to anyone on the broker.
 const MAX_MEMBERS: usize = 4096;
 
+/// How a busy worker came to be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LossCause {
+    /// Its heartbeats have ceased.
+    Silent,
+    /// Nobody listens where it should.
+    Crashed,
+    /// A later start of the same name is there.
+    Replaced,
+    /// It is there and shows no sign of life.
+    Hung,
+    /// It lives, but its engine makes nothing.
+    EngineHung,
+}
+
+impl LossCause {
+    /// As it stands in the event's details.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Crashed => "crashed",
+            Self::Replaced => "replaced",
+            Self::Hung => "hung",
+            Self::EngineHung => "engineHung",
+        }
+    }
+}
+
 /// What a heartbeat, or its absence, tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FleetChange {
@@ -39,6 +67,8 @@ pub enum FleetChange {
         incarnation: Incarnation,
         /// Jobs that it had.
         in_flight: u32,
+        /// How it was lost.
+        cause: LossCause,
         /// How long it had been silent.
         silent: Duration,
     },
@@ -84,6 +114,43 @@ impl FleetView {
         Some(FleetChange::WorkerStopped { worker: worker.clone(), incarnation })
     }
 
+    /// A worker was found dead, by this manager or another: it is out until its next heartbeat. The jobs that it had;
+    /// `None` where this start of it is not in view.
+    pub fn lose(&mut self, worker: &WorkerId, incarnation: Incarnation) -> Option<u32> {
+        let known = self.workers.get(worker)?;
+        if known.beat.incarnation != incarnation {
+            return None;
+        }
+        self.workers.remove(worker).map(|heard| heard.beat.in_flight)
+    }
+
+    /// Takes `time` off everybody's silence: it passed while this manager heard nobody.
+    pub fn excuse(&mut self, time: Duration) {
+        self.workers.values_mut().for_each(|heard| heard.at += time);
+        self.managers.values_mut().for_each(|heard| heard.at += time);
+    }
+
+    /// The managers heard of within `limit`.
+    pub fn managers_within(&self, limit: Duration, now: Instant) -> impl Iterator<Item = &ManagerId> {
+        let is_young = move |heard: &Heard<_>| now.saturating_duration_since(heard.at) < limit;
+        self.managers.iter().filter(move |(_, heard)| is_young(heard)).map(|(manager, _)| manager)
+    }
+
+    /// Workers that had jobs at their last heartbeat, the leaving ones too.
+    pub fn busy(&self) -> impl Iterator<Item = &WorkerHeartbeat> {
+        self.workers.values().map(|heard| &heard.beat).filter(|beat| beat.in_flight > 0)
+    }
+
+    /// Jobs that a worker had at its last heartbeat; `None` where it is not in view.
+    pub fn in_flight(&self, worker: &WorkerId) -> Option<u32> {
+        self.workers.get(worker).map(|heard| heard.beat.in_flight)
+    }
+
+    /// Whether a worker is in view.
+    pub fn knows(&self, worker: &WorkerId) -> bool {
+        self.workers.contains_key(worker)
+    }
+
     /// Lets go of members that have been silent for too long.
     pub fn expire(&mut self, now: Instant) -> Vec<FleetChange> {
         let timeout = self.timeout;
@@ -94,7 +161,10 @@ impl FleetView {
             .filter(|(_, heard)| now.saturating_duration_since(heard.at) >= timeout)
             .map(|(worker, _)| worker.clone())
             .collect();
-        silent.iter().filter_map(|worker| Some(gone(self.workers.remove(worker)?, now))).collect()
+        silent
+            .iter()
+            .filter_map(|worker| Some(gone(self.workers.remove(worker)?, LossCause::Silent, now)))
+            .collect()
     }
 
     /// Workers that can speak `model` now, in the order of their names.
@@ -148,7 +218,7 @@ impl FleetView {
         }
         let restarted = beat.incarnation != known.beat.incarnation;
         let before = std::mem::replace(known, Heard { at: now, beat });
-        if restarted { vec![gone(before, now), started] } else { Vec::new() }
+        if restarted { vec![gone(before, LossCause::Replaced, now), started] } else { Vec::new() }
     }
 
     fn hear_manager(&mut self, beat: ManagerHeartbeat, now: Instant) -> Vec<FleetChange> {
@@ -174,13 +244,13 @@ fn age_ms(now: Instant, at: Instant) -> u64 {
     now.saturating_duration_since(at).as_millis() as u64
 }
 
-fn gone(heard: Heard<WorkerHeartbeat>, now: Instant) -> FleetChange {
+fn gone(heard: Heard<WorkerHeartbeat>, cause: LossCause, now: Instant) -> FleetChange {
     let Heard { at, beat: WorkerHeartbeat { worker, incarnation, in_flight, .. } } = heard;
     if in_flight == 0 {
         FleetChange::WorkerStopped { worker, incarnation }
     } else {
         let silent = now.saturating_duration_since(at);
-        FleetChange::WorkerLost { worker, incarnation, in_flight, silent }
+        FleetChange::WorkerLost { worker, incarnation, in_flight, cause, silent }
     }
 }
 
@@ -237,8 +307,13 @@ mod tests {
         let changes = view.expire(t0 + TIMEOUT);
         let worker = |name: &str| WorkerId::new(name).unwrap();
         let incarnation = Incarnation::from_u128(1);
-        let lost =
-            FleetChange::WorkerLost { worker: worker("busy"), incarnation, in_flight: 2, silent: TIMEOUT };
+        let lost = FleetChange::WorkerLost {
+            worker: worker("busy"),
+            incarnation,
+            in_flight: 2,
+            cause: LossCause::Silent,
+            silent: TIMEOUT,
+        };
         assert_eq!(changes, [lost, FleetChange::WorkerStopped { worker: worker("idle"), incarnation }]);
         assert!(view.expire(t0 + TIMEOUT * 2).is_empty());
         assert!(view.workers(t0).is_empty());
@@ -253,6 +328,28 @@ mod tests {
         assert_eq!(changes[1], started("w", 2));
         assert!(hear(&mut view, worker_beat("w", 1, 10, 1), t0).is_empty(), "a zombie changes nothing");
         assert_eq!(view.workers(t0)[0].heartbeat.incarnation, Incarnation::from_u128(2));
+    }
+
+    #[test]
+    fn a_lost_worker_is_out_until_its_next_heartbeat() {
+        let (mut view, t0) = (FleetView::new(TIMEOUT), Instant::now());
+        hear(&mut view, worker_beat("w", 2, 1, 3), t0);
+        let w = WorkerId::new("w").unwrap();
+        assert_eq!(view.lose(&w, Incarnation::from_u128(1)), None);
+        assert_eq!(view.busy().count(), 1);
+        assert_eq!(view.lose(&w, Incarnation::from_u128(2)), Some(3));
+        assert_eq!((view.lose(&w, Incarnation::from_u128(2)), view.knows(&w)), (None, false));
+        assert_eq!(hear(&mut view, worker_beat("w", 2, 2, 0), t0), [started("w", 2)]);
+        assert_eq!((view.busy().count(), view.knows(&w)), (0, true));
+    }
+
+    #[test]
+    fn time_in_which_nobody_could_be_heard_is_nobodys_silence() {
+        let (mut view, t0) = (FleetView::new(TIMEOUT), Instant::now());
+        hear(&mut view, worker_beat("w", 1, 1, 1), t0);
+        view.excuse(TIMEOUT);
+        assert!(view.expire(t0 + TIMEOUT + TIMEOUT / 2).is_empty());
+        assert_eq!(view.expire(t0 + TIMEOUT * 2).len(), 1);
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //!   sessions ── tts.open, tts.advance, … ─► api ─► plan, admit (pure) ─► publish ─► TTS_JOBS
 //!   clients  ── tts.synthesize ──────────► api ─► a session in this process ─► the same methods of `Core`
 //!   workers  ── heartbeats, outcomes ────► listen ─► fleet, figures (pure) ─► status, metrics, events, hooks
+//!   workers  ◄─ pings ───────────────────── ping ─► liveness, rendezvous (pure) ─► workerLost
 //!   KV       ── tts-models ──────────────► catalogue (watch) ─► resolve (pure)
 //! ```
 //!
 //! [`service`] starts and stops it. There may be several managers on one broker, and any may die: whatever an answer
 //! needs comes with the question or from the broker.
 
+mod admission;
 pub mod admit;
 mod api;
 pub mod catalogue;
@@ -21,8 +23,11 @@ pub mod figures;
 pub mod fleet;
 pub mod hooks;
 mod listen;
+pub mod liveness;
+mod ping;
 pub mod plan;
 mod publish;
+pub mod rendezvous;
 pub mod service;
 
 pub use config::{ConfigError, ManagerConfig};

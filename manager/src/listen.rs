@@ -1,4 +1,4 @@
-//! What a manager hears and says beside questions: heartbeats, outcomes, and workers that leave.
+//! What a manager hears and says beside questions: heartbeats, outcomes, and workers that leave or are lost.
 //!
 //! Changes of the fleet go through a bounded channel to a task of their own, because hooks may take their time and
 //! heartbeats may not.
@@ -12,10 +12,11 @@ use chorus_protocol::job::Outcome;
 use chorus_protocol::{Envelope, names};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::core::Core;
-use crate::fleet::FleetChange;
+use crate::fleet::{FleetChange, LossCause};
 
 /// Changes of the fleet that wait to be acted on at most.
 pub(crate) const CHANGES_BOUND: usize = 1024;
@@ -26,10 +27,17 @@ pub(crate) async fn beat(core: Arc<Core>, sessions: SessionHost, changes: mpsc::
     let mut ticks = interval(core.config.heartbeat_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sequence = 0;
+    let mut beat_at = core.clock.now();
     loop {
         ticks.tick().await;
         sequence += 1;
         let now = core.clock.now();
+        // Whatever made this beat late kept this manager from hearing others too.
+        let late = now.saturating_duration_since(beat_at).saturating_sub(core.config.heartbeat_interval);
+        beat_at = now;
+        if late >= core.config.heartbeat_interval {
+            core.fleet().excuse(late);
+        }
         let beat = Heartbeat::Manager(ManagerHeartbeat {
             manager: core.id.clone(),
             incarnation: core.incarnation,
@@ -49,23 +57,32 @@ pub(crate) async fn beat(core: Arc<Core>, sessions: SessionHost, changes: mpsc::
     }
 }
 
-/// Hears heartbeats, and workers that say they leave.
-pub(crate) async fn hear_fleet(
-    core: Arc<Core>,
-    mut heartbeats: Subscription,
-    mut leaving: Subscription,
-    changes: mpsc::Sender<FleetChange>,
-) {
+/// What [`hear_fleet`] listens to.
+pub(crate) struct FleetNews {
+    /// Heartbeats of workers and managers.
+    pub(crate) heartbeats: Subscription,
+    /// Workers that say they leave.
+    pub(crate) leaving: Subscription,
+    /// Workers that a manager found dead.
+    pub(crate) lost: Subscription,
+}
+
+/// Hears heartbeats, workers that say they leave, and managers that say a worker is lost.
+pub(crate) async fn hear_fleet(core: Arc<Core>, mut news: FleetNews, changes: mpsc::Sender<FleetChange>) {
     loop {
         let found = tokio::select! {
-            message = heartbeats.next() => {
+            message = news.heartbeats.next() => {
                 let Some(message) = message else { return };
                 let now = core.clock.now();
                 read::<Heartbeat>(&message).map(|beat| core.fleet().hear(beat, now)).unwrap_or_default()
             }
-            message = leaving.next() => {
+            message = news.leaving.next() => {
                 let Some(message) = message else { return };
                 read::<FleetEvent>(&message).and_then(|event| left(&core, event)).into_iter().collect()
+            }
+            message = news.lost.next() => {
+                let Some(message) = message else { return };
+                read::<FleetEvent>(&message).and_then(|event| lost(&core, event)).into_iter().collect()
             }
         };
         hand_on(&changes, found);
@@ -77,6 +94,7 @@ pub(crate) async fn hear_outcomes(core: Arc<Core>, mut outcomes: Subscription) {
     while let Some(message) = outcomes.next().await {
         if let Some(outcome) = read::<Outcome>(&message) {
             core.figures().count(&outcome);
+            core.speeds().count(&outcome);
         }
     }
 }
@@ -92,10 +110,25 @@ fn left(core: &Core, event: FleetEvent) -> Option<FleetChange> {
     core.fleet().leave(&event.worker_id?, event.incarnation?)
 }
 
-fn hand_on(changes: &mpsc::Sender<FleetChange>, found: Vec<FleetChange>) {
+/// What another manager told need not be told again; here the worker is just out. A worker whose engine alone hangs
+/// still beats, and stays.
+fn lost(core: &Core, event: FleetEvent) -> Option<FleetChange> {
+    if event.details.get("cause").and_then(|cause| cause.as_str()) == Some(LossCause::EngineHung.as_str()) {
+        return None;
+    }
+    let (worker, incarnation) = (event.worker_id?, event.incarnation?);
+    core.fleet().lose(&worker, incarnation)?;
+    Some(FleetChange::WorkerStopped { worker, incarnation })
+}
+
+pub(crate) fn hand_on(changes: &mpsc::Sender<FleetChange>, found: Vec<FleetChange>) {
     for change in found {
-        if let Err(error) = changes.try_send(change) {
-            tracing::error!(%error, "a change of the fleet was left out: hooks are too slow");
+        match changes.try_send(change) {
+            Ok(()) => {}
+            Err(TrySendError::Full(change)) => {
+                tracing::error!(?change, "a change of the fleet was left out: hooks are too slow");
+            }
+            Err(TrySendError::Closed(_)) => tracing::debug!("a change of the fleet came while this manager stops"),
         }
     }
 }

@@ -97,7 +97,9 @@ impl Core {
             class: draft.class,
         };
         let outgoing = self.outgoing(asker, &job);
-        self.bus.publish_job(&outgoing).await.map_err(|error| error.into_service_error())
+        let seq = self.bus.publish_job(&outgoing).await.map_err(|error| error.into_service_error())?;
+        self.backlog().add(&asker.speech.model, draft.class);
+        Ok(seq)
     }
 
     fn outgoing<'a>(&self, asker: &'a Asker<'_>, job: &'a Job) -> OutgoingJob<'a> {

@@ -17,13 +17,16 @@ use chorus_runtime::task::{FailureMeans, TaskGroup};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission;
 use crate::api::serve::{Endpoint, Server};
 use crate::catalogue::watch;
 use crate::config::ManagerConfig;
 use crate::core::{Core, CoreParts};
 use crate::error::ManagerError;
+use crate::events::WORKER_LOST;
 use crate::hooks::{Hook, Hooks};
 use crate::listen;
+use crate::ping;
 
 /// How long it may take until no more questions come.
 const INTAKE_LIMIT: Duration = Duration::from_secs(2);
@@ -135,10 +138,13 @@ async fn listen_to_fleet(
     let heartbeats = core.bus.subscribe(names::ALL_HEARTBEATS, None).await?;
     let leaving = core.bus.subscribe(&names::event_subject("workerStopped"), None).await?;
     let outcomes = core.bus.subscribe(&names::event_subject("outcome"), None).await?;
+    let lost = core.bus.subscribe(&names::event_subject(WORKER_LOST), None).await?;
     let (changes, to_act_on) = mpsc::channel(listen::CHANGES_BOUND);
     background.spawn("fleet-changes", means, listen::act(Arc::clone(core), to_act_on));
-    let hearing = listen::hear_fleet(Arc::clone(core), heartbeats, leaving, changes.clone());
-    background.spawn("fleet", means, hearing);
+    let news = listen::FleetNews { heartbeats, leaving, lost };
+    background.spawn("fleet", means, listen::hear_fleet(Arc::clone(core), news, changes.clone()));
+    background.spawn("ping", means, ping::watch_over(Arc::clone(core), changes.clone()));
+    background.spawn("queue-depth", means, admission::follow_queue(Arc::clone(core)));
     background.spawn("outcomes", means, listen::hear_outcomes(Arc::clone(core), outcomes));
     background.spawn("heartbeat", means, listen::beat(Arc::clone(core), sessions.clone(), changes));
     Ok(())

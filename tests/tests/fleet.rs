@@ -50,6 +50,9 @@ async fn status_tells_who_is_there() {
     let ask = chorus(&fleet.home, &["say", "hello", "-o", "hello.wav", "--json"]).await.ok();
     assert_eq!(ask.json()["success"], true, "the running fleet is found by its run file");
     assert!(wav::parse(&std::fs::read(fleet.home.file("hello.wav")).unwrap()).samples.len() >= 22_050);
+    let unknown = chorus(&fleet.home, &["say", "hello", "--model", "nonesuch"]).await;
+    assert_ne!(unknown.code, 0);
+    assert!(unknown.stderr.contains("nonesuch") && unknown.stderr.contains("null"), "{}", unknown.stderr);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! `tts.open`: a session begins.
 //!
-//! Checks the request, lets `beforeSynthesis` hooks change it, finds its voice, plans the first window and puts it on the
-//! queue. Nothing is remembered: the answer carries all that the session sends back with its next question.
+//! Checks the request, lets `beforeSynthesis` hooks change it, finds its voice, plans the first window, refuses what would
+//! be heard too late, and puts the window on the queue. Nothing is remembered: the answer carries all that the session sends back with its next question.
+
+use std::time::Duration;
 
 use chorus_protocol::plan::{Open, Opened};
 use chorus_protocol::{Reason, ServiceError, SynthesisRequest};
@@ -19,7 +21,7 @@ impl Core {
     /// Opens a session.
     ///
     /// # Errors
-    /// INVALID_REQUEST, MODEL_NOT_FOUND, or RESOURCE_EXHAUSTED when nothing of it could be queued.
+    /// INVALID_REQUEST, MODEL_NOT_FOUND, or RESOURCE_EXHAUSTED when it would be heard too late or nothing of it could be queued.
     pub async fn answer_open(&self, open: Open, traceparent: Option<String>) -> Result<Opened, ServiceError> {
         let trace = TraceContext::continue_from(traceparent.as_deref()).traceparent();
         check_inbox(&open.inbox)?;
@@ -40,6 +42,10 @@ impl Core {
         };
         let plan = plan(&question, &self.segmenter_for(&definition));
         refuse_unspeakable(&plan)?;
+        let deadline = request.deadline_ms.map_or(self.config.default_deadline, Duration::from_millis);
+        if let Some(first) = plan.drafts.first() {
+            self.admit_first(&speech.model, first, deadline)?;
+        }
         let asker = Asker { session: open.session, inbox: &open.inbox, speech: &speech, traceparent: &trace };
         let page = self.publish_page(&asker, plan, Stage::Opening).await?;
         let (session, segments) = (open.session, page.segments.len());
@@ -47,7 +53,7 @@ impl Core {
         let ready_workers = self.ready_workers(&speech.model);
         Ok(Opened {
             manager: self.id.clone(),
-            deadline_ms: request.deadline_ms.unwrap_or(self.config.default_deadline.as_millis() as u64),
+            deadline_ms: deadline.as_millis() as u64,
             attempt_timeout_ms: self.config.attempt_timeout.as_millis() as u64,
             finish: self.hooks.wanted_at(HookPoint::AfterSynthesis),
             text: (request.text != text_before).then_some(request.text),

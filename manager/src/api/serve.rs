@@ -1,7 +1,7 @@
 //! From a subscription to an answer.
 //!
 //! Each endpoint has a loop that hears its messages and starts a task for each, under a bound: plain requests have one of
-//! their own, since they last; all other questions share one. A message over the bound is refused at once. When the
+//! their own, since they last, and so have cancels, since they make room; all other questions share one. A message over the bound is refused at once. When the
 //! manager stops, the subscriptions are drained: what was heard is still answered.
 
 use std::future::Future;
@@ -82,6 +82,7 @@ pub(crate) struct Server {
     pub(crate) hurry: CancellationToken,
     questions: Arc<Semaphore>,
     plain: Arc<Semaphore>,
+    cancels: Arc<Semaphore>,
     tasks: TaskGroup,
 }
 
@@ -94,9 +95,10 @@ impl Server {
     ) -> Arc<Self> {
         let config = &core.config;
         let pcm = PcmBudget::new(config.max_reply_pcm_bytes, config.max_total_pcm_bytes);
-        let questions = Arc::new(Semaphore::new(config.max_questions.min(Semaphore::MAX_PERMITS)));
+        let room = || Arc::new(Semaphore::new(config.max_questions.min(Semaphore::MAX_PERMITS)));
+        let (questions, cancels) = (room(), room());
         let plain = Arc::new(Semaphore::new(config.max_plain_requests.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { core, sessions, pcm, hurry, questions, plain, tasks })
+        Arc::new(Self { core, sessions, pcm, hurry, questions, plain, cancels, tasks })
     }
 
     /// Serves one endpoint until `stop`, then answers what was heard before it.
@@ -129,6 +131,7 @@ impl Server {
         }
         let room = match endpoint {
             Endpoint::Synthesize => &self.plain,
+            Endpoint::Cancel => &self.cancels,
             _ => &self.questions,
         };
         let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
@@ -191,7 +194,7 @@ impl Server {
         let error = ServiceError::new(Reason::QueueFull, message).retry_after_ms(retry_after_ms);
         match endpoint {
             Endpoint::Synthesize => self.refuse_plain(incoming, error).await,
-            Endpoint::Cancel => tracing::warn!("a cancel was left out: too many questions at once"),
+            Endpoint::Cancel => tracing::warn!("a cancel was left out: too many at once"),
             _ => {
                 let style =
                     match question::read::<serde::de::IgnoredAny>(&incoming.payload, MAX_MESSAGE_BYTES) {

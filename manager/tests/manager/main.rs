@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
+mod admission;
+mod liveness;
 mod malformed;
 mod models;
 mod plain;

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chorus_bus::{Bus, BusConfig, Delivery, Layout, PullEvent, PullRequest, PullWait};
 use chorus_manager::{Hook, Manager, ManagerConfig, ManagerHandle};
+use chorus_protocol::fleet::{
+    Credits, Device, Heartbeat, LatencyFigures, LoadedModel, ModelState, WorkerHeartbeat,
+};
 use chorus_protocol::plan::{Advance, Advanced, Disposition, Open, Opened, PlanPage};
 use chorus_protocol::service::{LoadModel, ModelStatus};
 use chorus_protocol::{
-    Envelope, JobClass, ManagerId, MessageId, ModelDefinition, ModelName, ServiceError, SessionId,
-    SynthesisRequest, names,
+    Envelope, Incarnation, JobClass, ManagerId, MessageId, ModelDefinition, ModelName, ServiceError,
+    SessionId, SynthesisRequest, WorkerId, names,
 };
 use chorus_runtime::clock::SystemClock;
 use chorus_runtime::process::{Child, GuardBinary, ProcessSpec};
@@ -216,4 +219,44 @@ pub(crate) async fn queued(bus: &Bus, class: JobClass) -> Vec<Delivery> {
 /// A layout with room for so many jobs per queue only.
 pub(crate) fn small_queue(max_jobs_per_queue: u32) -> Layout {
     Layout { max_jobs_per_queue, ..Layout::default() }
+}
+
+/// The first heartbeat of an idle worker `w1` that speaks `joe`.
+pub(crate) fn worker_beat() -> WorkerHeartbeat {
+    let joe = LoadedModel {
+        name: joe(),
+        state: ModelState::Ready,
+        sample_rate: Some(22_050),
+        load_ms: None,
+        error: None,
+    };
+    WorkerHeartbeat {
+        worker: WorkerId::new("w1").unwrap(),
+        incarnation: Incarnation::from_u128(1),
+        sequence: 1,
+        pid: 7,
+        engine_pid: Some(8),
+        host: "test-host".into(),
+        version: "0".into(),
+        engine: "null".into(),
+        device: Device::default(),
+        models: vec![joe],
+        credits: Credits { total: 1, free: 1 },
+        in_flight: 0,
+        jobs_done: 3,
+        jobs_failed: 0,
+        engine_restarts: 0,
+        rss_bytes: 1,
+        cpu_percent: 0.0,
+        gpu_memory_bytes: None,
+        latency: LatencyFigures::default(),
+        uptime_ms: 1,
+        draining: false,
+    }
+}
+
+pub(crate) async fn beat(bus: &Bus, beat: WorkerHeartbeat) {
+    let subject = names::worker_heartbeat(&beat.worker);
+    let envelope = Envelope::event(Heartbeat::Worker(Box::new(beat)), 1);
+    bus.publish(&subject, &envelope).await.unwrap();
 }

@@ -1,10 +1,7 @@
 //! Status, metrics, heartbeats, and a life's beginning and end.
 
 use chorus_manager::{Manager, ManagerConfig};
-use chorus_protocol::fleet::WorkerHeartbeat;
-use chorus_protocol::fleet::{
-    Credits, Device, FleetEvent, Heartbeat, LatencyFigures, LoadedModel, ModelState,
-};
+use chorus_protocol::fleet::{FleetEvent, WorkerHeartbeat};
 use chorus_protocol::job::{Outcome, OutcomeKind, RunRef};
 use chorus_protocol::service::{Ask, ServiceMetrics, ServiceState, ServiceStatus};
 use chorus_protocol::{Envelope, Incarnation, JobClass, RunId, SessionId, WorkerId, names};
@@ -15,42 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::*;
 
 fn heartbeat(in_flight: u32) -> WorkerHeartbeat {
-    let joe = LoadedModel {
-        name: joe(),
-        state: ModelState::Ready,
-        sample_rate: Some(22_050),
-        load_ms: None,
-        error: None,
-    };
-    WorkerHeartbeat {
-        worker: WorkerId::new("w1").unwrap(),
-        incarnation: Incarnation::from_u128(1),
-        sequence: 1,
-        pid: 7,
-        engine_pid: Some(8),
-        host: "test-host".into(),
-        version: "0".into(),
-        engine: "null".into(),
-        device: Device::default(),
-        models: vec![joe],
-        credits: Credits { total: 1, free: 1 },
-        in_flight,
-        jobs_done: 3,
-        jobs_failed: 0,
-        engine_restarts: 0,
-        rss_bytes: 1,
-        cpu_percent: 0.0,
-        gpu_memory_bytes: None,
-        latency: LatencyFigures::default(),
-        uptime_ms: 1,
-        draining: false,
-    }
-}
-
-async fn beat(bus: &chorus_bus::Bus, beat: WorkerHeartbeat) {
-    let subject = names::worker_heartbeat(&beat.worker);
-    let envelope = Envelope::event(Heartbeat::Worker(Box::new(beat)), 1);
-    bus.publish(&subject, &envelope).await.unwrap();
+    WorkerHeartbeat { in_flight, ..worker_beat() }
 }
 
 async fn status(bus: &chorus_bus::Bus) -> ServiceStatus {
@@ -135,6 +97,34 @@ async fn a_busy_worker_that_falls_silent_is_told_of() {
     assert_eq!(event.worker_id, Some(WorkerId::new("w1").unwrap()));
     assert_eq!(event.incarnation, Some(Incarnation::from_u128(1)));
     assert_eq!(event.details["inFlight"], 2);
+}
+
+#[tokio::test]
+async fn a_worker_that_another_manager_found_dead_is_out_and_not_told_of_again() {
+    let broker = Broker::start().await;
+    let (_manager, bus) = broker.with_joe().await;
+    beat(&bus, heartbeat(0)).await;
+    eventually("it is seen", async || (!status(&bus).await.workers.is_empty()).then_some(())).await;
+    let mut events = bus.subscribe(&names::event_subject("workerLost"), None).await.unwrap();
+    let lost = |cause: &str| FleetEvent {
+        kind: "workerLost".into(),
+        worker_id: Some(WorkerId::new("w1").unwrap()),
+        incarnation: Some(Incarnation::from_u128(1)),
+        message: "lost".into(),
+        details: serde_json::from_value(serde_json::json!({ "cause": cause })).unwrap(),
+    };
+    for cause in ["engineHung", "crashed"] {
+        assert_eq!(status(&bus).await.workers.len(), 1, "a hung engine leaves its worker in view");
+        let subject = names::event_subject("workerLost");
+        bus.publish(&subject, &Envelope::event(lost(cause), 1)).await.unwrap();
+    }
+    eventually("it is out", async || status(&bus).await.workers.is_empty().then_some(())).await;
+    for _ in 0..2 {
+        soon("our own event", events.next()).await.unwrap();
+    }
+    bus.publish(&names::event_subject("workerLost"), &Envelope::event(0u8, 1)).await.unwrap();
+    let next = soon("the mark", events.next()).await.unwrap();
+    assert!(next.decode::<u8>().is_ok(), "nobody told of it again: {next:?}");
 }
 
 #[tokio::test]
