@@ -21,7 +21,10 @@ async fn holds(name: &str) {
         temporary: home.path().to_owned(),
     };
     let report = chorus_chaos::run(&programs, &scenarios::named(name).unwrap()).await.unwrap();
-    println!("{}", report.lines().join("\n"));
+    #[allow(clippy::print_stdout, reason = "the figures of a run stand beside its verdict")]
+    {
+        println!("{}", report.lines().join("\n"));
+    }
     assert!(report.passed(), "{:#}", report.to_json());
 }
 
@@ -58,6 +61,16 @@ async fn a_broker_killed_and_started_again() {
 #[tokio::test]
 async fn engines_that_write_garbage_crash_and_lose_audio() {
     holds("engine-garbage").await;
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs() {
+    holds("engine-hang").await;
+}
+
+#[tokio::test]
+async fn no_worker_is_left() {
+    holds("nobody-left").await;
 }
 
 #[tokio::test]

@@ -281,3 +281,69 @@ fn ms(duration: Duration) -> f64 {
 fn tenths(figure: f64) -> f64 {
     (figure * 10.0).round() / 10.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkable::Damage;
+
+    fn report(endings: &[Ending], checks: Checks) -> Report {
+        let noticed = |ending: &Ending| Noticed {
+            priority: Priority::Normal,
+            ending: ending.clone(),
+            took: Duration::from_millis(20),
+            pause: Some(Duration::from_millis(10)),
+            at: Duration::from_millis(20),
+        };
+        Report::new(&Findings {
+            name: "test",
+            checks,
+            noticed: endings.iter().map(noticed).collect(),
+            resumed: vec![Duration::from_millis(40), Duration::from_millis(60)],
+            not_resumed: 0,
+            slopes: Some((10.0, 2.0)),
+            took: Duration::from_secs(1),
+        })
+    }
+
+    fn refused(retryable: bool, in_time: bool) -> Ending {
+        Ending::Refused { reason: "no_worker".into(), retryable, in_time, damage: Damage::default() }
+    }
+
+    #[test]
+    fn exact_audio_and_allowed_errors_pass_and_nothing_else_does() {
+        let lenient = Checks { max_errors: 1, ..Checks::default() };
+        assert!(report(&[Ending::Exact], Checks::default()).passed());
+        assert!(report(&[Ending::Exact, refused(true, true)], lenient).passed());
+        assert!(!report(&[Ending::Exact, refused(true, true)], Checks::default()).passed());
+        let mixed = Damage { mixed: 8, ..Damage::default() };
+        let bad = [Ending::Lost, Ending::Damaged(mixed), refused(false, true), refused(true, false)];
+        for ending in bad {
+            assert!(!report(&[Ending::Exact, ending.clone()], lenient).passed(), "{ending:?}");
+        }
+        assert!(!report(&[], Checks::default()).passed());
+    }
+
+    #[test]
+    fn every_limit_is_kept() {
+        let limits = [
+            Checks { max_pause: Some(Duration::from_millis(5)), ..Checks::default() },
+            Checks { min_per_second: 2.0, ..Checks::default() },
+            Checks { max_rss_slope: Some(5.0), ..Checks::default() },
+            Checks { max_fd_slope: Some(1.0), ..Checks::default() },
+        ];
+        for checks in limits {
+            assert_eq!(report(&[Ending::Exact], checks).faults.len(), 1, "{checks:?}");
+        }
+    }
+
+    #[test]
+    fn the_figures_in_total_are_those_of_all_scenarios() {
+        let one = report(&[Ending::Exact, Ending::Lost], Checks::default());
+        let all = to_json(&[one.clone(), one]);
+        assert_eq!((all["lost"].as_u64(), all["resumed"].as_u64()), (Some(2), Some(4)));
+        assert_eq!(all["resume_p50_ms"].as_f64(), Some(40.0));
+        assert_eq!(all["scenarios"][0]["resume_p99_ms"].as_f64(), Some(60.0));
+        assert_eq!(all["passed"], false);
+    }
+}

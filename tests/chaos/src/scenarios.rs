@@ -6,7 +6,7 @@ use chorus_protocol::Priority;
 
 use crate::error::ChaosError;
 use crate::scenario::{
-    Action, Amount, Checks, EngineFault, Fleet, Load, Part, Rounds, Scenario, Step, When, Which,
+    Action, Amount, Checks, Client, EngineFault, Fleet, Load, Part, Rounds, Scenario, Step, When, Which,
 };
 
 /// What a pause may be in the short set, on a machine that builds and tests at the same time.
@@ -23,6 +23,8 @@ pub fn short() -> Vec<Scenario> {
         manager_killed(),
         broker_restarted(),
         engine_garbage(),
+        engine_hangs(),
+        nobody_left(),
         links_cut(),
         rolling_upgrade(),
     ]
@@ -30,7 +32,7 @@ pub fn short() -> Vec<Scenario> {
 
 /// The figures of `docs/benchmarks.md`: minutes each.
 pub fn long() -> Vec<Scenario> {
-    vec![single_kills(), half_killed(), managers_killed(), broker_once(), overload(), soak()]
+    vec![single_kills(), half_killed(), managers_killed(), broker_once(), broker_outage(), overload(), soak()]
 }
 
 /// One of either set.
@@ -120,6 +122,32 @@ fn engine_garbage() -> Scenario {
     }
 }
 
+fn engine_hangs() -> Scenario {
+    let hang = EngineFault { every: 12, directive: "hang attempts=1" };
+    let load = Load { amount: Amount::Requests(12), concurrency: 4, fault: Some(hang), ..Load::native() };
+    Scenario {
+        loads: vec![load],
+        ..small("engine-hang", "an engine holds its interpreter's lock for good in a first attempt")
+    }
+}
+
+fn nobody_left() -> Scenario {
+    const REQUESTS: u32 = 8;
+    let deadline = Duration::from_secs(3);
+    let load = Load { amount: Amount::Requests(REQUESTS), concurrency: 4, deadline, ..Load::native() };
+    Scenario {
+        fleet: Fleet { workers: 1, compute: Duration::from_millis(100), ..Fleet::default() },
+        loads: vec![Load { client: Client::Plain, ..load.clone() }, load],
+        steps: vec![Step::when(When::Speaking, Action::Kill(SPEAKING))],
+        // After first audio a session waits for 30 s for a worker to come back; its listener is told so then.
+        checks: Checks { max_errors: 2 * REQUESTS, ..Checks::default() },
+        ..Scenario::new(
+            "nobody-left",
+            "the only worker is killed for good: typed errors, inside the deadline",
+        )
+    }
+}
+
 fn links_cut() -> Scenario {
     Scenario {
         fleet: Fleet { compute: Duration::from_millis(100), proxied: true, ..Fleet::default() },
@@ -200,6 +228,31 @@ fn broker_once() -> Scenario {
     }
 }
 
+fn broker_outage() -> Scenario {
+    let load = Load {
+        amount: Amount::UntilStepsEnd,
+        concurrency: 4,
+        every: Some(Duration::from_millis(250)),
+        ..Load::native()
+    };
+    Scenario {
+        loads: vec![load.clone(), Load { client: Client::Plain, ..load }],
+        steps: vec![
+            Step::after(Duration::from_secs(3), Action::Kill(Part::Broker)),
+            Step::after(Duration::from_secs(60), Action::Start(Part::Broker)),
+            Step::after(Duration::ZERO, Action::Recover),
+            Step::after(Duration::from_secs(3), Action::Recover),
+        ],
+        checks: Checks { max_errors: 1_000, ..Checks::default() },
+        ..Scenario::new(
+            "broker-outage",
+            "the broker is away for a minute: exact audio or typed errors, and recovery",
+        )
+    }
+}
+
+/// The first segment of a normal request travels in class `high`, so normal requests of one sentence would be rivals of the
+/// high ones by design: what is piled up here is low.
 fn overload() -> Scenario {
     let load = Load { segments: 1, ..Load::native() };
     let of = |priority, concurrency, amount| Load {
@@ -210,11 +263,7 @@ fn overload() -> Scenario {
     };
     Scenario {
         fleet: Fleet { workers: 4, lanes: 4, compute: Duration::from_millis(20), ..Fleet::default() },
-        loads: vec![
-            of(Priority::High, 8, 1_000),
-            of(Priority::Normal, 28, 3_000),
-            of(Priority::Low, 28, 3_000),
-        ],
+        loads: vec![of(Priority::High, 8, 1_000), of(Priority::Low, 56, 6_000)],
         checks: Checks { max_high_p50: Some(Duration::from_millis(40)), ..Checks::default() },
         ..Scenario::new("overload", "64 clients want 16 slots, 20 ms a job: four times too much")
     }

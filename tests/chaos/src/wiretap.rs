@@ -28,6 +28,9 @@ struct Heard {
     alive: HashMap<u32, (Instant, bool)>,
 }
 
+/// How a message is taken in.
+type Take = fn(&mut Heard, &Incoming);
+
 /// What is heard. A cheap clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Wiretap {
@@ -38,7 +41,7 @@ impl Wiretap {
     /// Begins to listen, until `cancel` is cancelled.
     pub(crate) async fn start(bus: &Bus, cancel: &CancellationToken) -> Result<Self, ChaosError> {
         let tap = Self { heard: Arc::default() };
-        let subjects: [(&str, fn(&mut Heard, &Incoming)); 3] =
+        let subjects: [(&str, Take); 3] =
             [(ALL_STARTED, on_started), (ALL_RESULTS, on_result), (names::ALL_HEARTBEATS, on_heartbeat)];
         for (subject, take) in subjects {
             let subscription = bus.subscribe(subject, None).await?;
@@ -75,7 +78,7 @@ impl Wiretap {
     }
 }
 
-async fn listen(tap: Wiretap, mut subscription: Subscription, take: fn(&mut Heard, &Incoming)) {
+async fn listen(tap: Wiretap, mut subscription: Subscription, take: Take) {
     while let Some(message) = subscription.next().await {
         take(&mut tap.lock(), &message);
     }
