@@ -74,6 +74,11 @@ async fn no_worker_is_left() {
 }
 
 #[tokio::test]
+async fn a_broker_away_for_longer_than_the_deadline() {
+    holds("broker-gone").await;
+}
+
+#[tokio::test]
 async fn connections_reset() {
     holds("links-cut").await;
 }

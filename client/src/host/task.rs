@@ -106,6 +106,8 @@ impl SessionTask {
 
     async fn carry_out(&mut self) {
         self.register();
+        // Told last: without a broker that takes its time-out, and the listener's end must not wait for it.
+        let mut cancels = Vec::new();
         for action in self.session.take_actions() {
             match action {
                 Action::Open(open) => {
@@ -126,11 +128,14 @@ impl SessionTask {
                         Answer::Finished(port.finish(*finish, Some(trace)).await)
                     }));
                 }
-                Action::Cancel(cancel) => self.shared.port.cancel(cancel).await,
+                Action::Cancel(cancel) => cancels.push(cancel),
                 Action::Accepted(model) => self.tell(SpeechEvent::Accepted { model }),
                 Action::Audio(piece) => self.tell(SpeechEvent::Audio(piece)),
                 Action::End(result) => self.tell(SpeechEvent::Ended(result)),
             }
+        }
+        for cancel in cancels {
+            self.shared.port.cancel(cancel).await;
         }
     }
 

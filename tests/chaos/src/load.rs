@@ -20,7 +20,7 @@ use crate::checkable::{self, Damage};
 use crate::scenario::{Amount, Client, Load};
 
 /// What an answer may take beyond its deadline: the way to the client, on a machine that is busy with chaos.
-const ALLOWANCE: Duration = Duration::from_secs(2);
+const ALLOWANCE: Duration = Duration::from_secs(1);
 /// After first audio: how long a session lets its listener wait before it gives up.
 const STALLED: Duration = Duration::from_secs(30);
 /// A native request without an end after this much more than its deadline is lost.
@@ -141,7 +141,8 @@ impl Clients {
         let limit = load.deadline + ALLOWANCE;
         let answer = self.bus.request::<_, SynthesisResult>(names::SYNTHESIZE, &question, limit).await;
         let answer = answer.map_err(|error| error.into_service_error());
-        let refuse = |error: &ServiceError| refused(error, begun.elapsed() <= limit, Damage::default());
+        let refuse =
+            |error: &ServiceError| refused(error, begun.elapsed() <= limit + ALLOWANCE, Damage::default());
         match answer {
             Err(error) => refuse(&error),
             Ok(SynthesisResult { error: Some(error), .. }) => refuse(&error),

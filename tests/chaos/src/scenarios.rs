@@ -25,6 +25,7 @@ pub fn short() -> Vec<Scenario> {
         engine_garbage(),
         engine_hangs(),
         nobody_left(),
+        broker_gone(),
         links_cut(),
         rolling_upgrade(),
     ]
@@ -145,6 +146,22 @@ fn nobody_left() -> Scenario {
             "nobody-left",
             "the only worker is killed for good: typed errors, inside the deadline",
         )
+    }
+}
+
+fn broker_gone() -> Scenario {
+    const REQUESTS: u32 = 8;
+    let deadline = Duration::from_secs(2);
+    let load = Load { amount: Amount::Requests(REQUESTS), concurrency: 8, deadline, ..Load::native() };
+    Scenario {
+        fleet: Fleet { workers: 1, compute: Duration::from_millis(300), ..Fleet::default() },
+        loads: vec![load],
+        steps: vec![
+            Step::when(When::Speaking, Action::Kill(Part::Broker)),
+            Step::after(Duration::from_secs(5), Action::Start(Part::Broker)),
+        ],
+        checks: Checks { max_errors: REQUESTS, ..Checks::default() },
+        ..Scenario::new("broker-gone", "the broker is away for longer than the deadline: errors come in time")
     }
 }
 
