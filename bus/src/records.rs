@@ -268,7 +268,19 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     /// # Errors
     /// As of [`Records::list`].
     pub async fn watch(&self) -> Result<RecordWatch<T>, BusError> {
-        RecordWatch::open(self.bus.clone(), self.bucket).await
+        self.watch_tokens("*").await
+    }
+
+    /// As [`Records::watch`], of one record only.
+    ///
+    /// # Errors
+    /// As of [`Records::list`].
+    pub async fn watch_key(&self, key: &str) -> Result<RecordWatch<T>, BusError> {
+        self.watch_tokens(&names::encode_token(key)).await
+    }
+
+    async fn watch_tokens(&self, tokens: &str) -> Result<RecordWatch<T>, BusError> {
+        RecordWatch::open(self.bus.clone(), self.bucket, self.bucket.subject(tokens)).await
     }
 
     async fn create_within(&self, key: &str, value: &T, ttl: Option<Duration>) -> Result<u64, CasError> {

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Value;
 pub use bench::{BenchCommand, ChaosArgs, FirstAudioArgs, LatencyArgs};
-pub use fleet::{ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
+pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 the command line, configuration or text cannot be used, \
                           130 and 143 ended by SIGINT and SIGTERM.";
@@ -49,6 +49,11 @@ pub enum Command {
     /// The catalogue of models that can be asked for.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Let a worker finish what it speaks and leave; nothing is lost.
+    Drain(DrainArgs),
+    /// Segments that failed wherever they were tried, kept with their whole history.
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Run one manager.
     Manager(ManagerArgs),
     /// Run one worker.
@@ -202,6 +207,68 @@ pub enum VoiceCommand {
     },
 }
 
+/// `chorus dead`.
+#[derive(Debug, Subcommand)]
+pub enum DeadCommand {
+    /// The letters, the oldest first.
+    List {
+        /// Those of this model only.
+        #[arg(long)]
+        model: Option<String>,
+        /// Those after this number only.
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u64,
+        /// So many at most.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+        /// Where the fleet is, and how the answer is told.
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+    /// One letter with its whole history.
+    Show {
+        /// Its number.
+        seq: u64,
+        /// Where the fleet is, and how the answer is told.
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+    /// Ask for its text again, as a new request; the letter is deleted when it was spoken.
+    Replay {
+        /// Its number.
+        seq: u64,
+        /// Where the audio goes. [default: speech.wav]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Do not delete the letter.
+        #[arg(long)]
+        keep: bool,
+        /// Where the fleet is, and how the answer is told.
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+    /// Delete letters.
+    Purge {
+        /// Those of this model only.
+        #[arg(long)]
+        model: Option<String>,
+        /// Where the fleet is, and how the answer is told.
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+}
+
+impl DeadCommand {
+    fn report(&self) -> &ReportArgs {
+        match self {
+            Self::List { report, .. }
+            | Self::Show { report, .. }
+            | Self::Replay { report, .. }
+            | Self::Purge { report, .. } => report,
+        }
+    }
+}
+
 impl Command {
     /// What its flags say about settings.
     pub fn values(&self) -> Vec<Value> {
@@ -220,6 +287,8 @@ impl Command {
             Self::Models(ModelsCommand::List { report } | ModelsCommand::Remove { report, .. }) => {
                 nats(&report.nats)
             }
+            Self::Drain(args) => nats(&args.report.nats),
+            Self::Dead(command) => nats(&command.report().nats),
             Self::Manager(args) => nats(&args.nats),
             Self::Worker(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Bench(BenchCommand::Latency(args)) => args.engine.values(),
@@ -244,6 +313,8 @@ impl Command {
             Self::Models(ModelsCommand::Add { report, .. } | ModelsCommand::Remove { report, .. }) => {
                 report.json
             }
+            Self::Drain(args) => args.report.json,
+            Self::Dead(command) => command.report().json,
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
             Self::Bench(BenchCommand::Chaos(args)) => args.json,

@@ -1,7 +1,9 @@
 //! The commands, one file each. Each takes the [`Context`] and its own arguments, prints its result, and gives back an
 //! error that says what to do.
 
+pub mod dead;
 pub mod doctor;
+pub mod drain;
 pub mod embedded;
 pub mod models;
 pub mod roles;
@@ -27,6 +29,8 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         Command::Setup(args) => setup::run(context, args).await,
         Command::Voice(command) => voice::run(context, command).await,
         Command::Models(command) => models::run(context, command).await,
+        Command::Drain(args) => drain::run(context, args).await,
+        Command::Dead(command) => Box::pin(dead::run(context, command)).await,
         Command::Manager(args) => roles::manager(context, args).await,
         Command::Worker(args) => roles::worker(context, args).await,
         Command::Bench(BenchCommand::Latency(args)) => Box::pin(bench::latency::run(context, args)).await,

@@ -51,6 +51,16 @@ pub struct EngineConfig {
     pub threads: Option<u32>,
     /// `engine.lanes`: segments that one worker speaks at once; the engine's own choice without it.
     pub lanes: Option<u32>,
+    /// `engine.max_memory_bytes`: what its process may use, which it limits itself to; no limit without it.
+    pub max_memory_bytes: Option<u64>,
+    /// `engine.canary`: whether an engine with nothing to do is tried.
+    pub canary: bool,
+    /// `engine.recycle_requests`: jobs after which it is renewed; 0 is never.
+    pub recycle_requests: u64,
+    /// `engine.recycle_age_ms`: the age at which it is renewed; 0 is never.
+    pub recycle_age: Duration,
+    /// `engine.recycle_rss_bytes`: the size at which it is renewed; 0 is never. plan.md's `memoryUsageGB`.
+    pub recycle_rss_bytes: u64,
 }
 
 /// The kinds of engine that come with chorus.
@@ -116,6 +126,11 @@ impl CliConfig {
                 path: None,
                 threads: None,
                 lanes: None,
+                max_memory_bytes: None,
+                canary: true,
+                recycle_requests: 0,
+                recycle_age: Duration::ZERO,
+                recycle_rss_bytes: 4_000_000_000,
             },
             fleet: FleetConfig {
                 workers: 1,

@@ -67,6 +67,7 @@ fn what_cannot_be_meant_is_refused_with_a_hint() {
     refused(&home.chorus(&["say", "hi", "--json", "-o", "-"]), 2, "stdout");
     refused(&home.chorus(&["say", "hi", "--engine", "loud"]), 2, "loud");
     refused(&home.chorus(&["say", "hi", "--config", "missing.toml"]), 2, "missing.toml");
+    refused(&home.chorus(&["drain", "a.b"]), 2, "worker id");
     refused(&home.chorus(&["up", "--workers", "0", "--port", "x"]), 2, "--workers");
     refused(&home.chorus(&["worker", "--id", "a.b", "--nats", "nats://127.0.0.1:1"]), 2, "worker id");
     assert_eq!(std::fs::read_dir(home.0.path()).unwrap().count(), 0, "nothing is left behind");
@@ -77,6 +78,7 @@ fn without_a_fleet_the_commands_that_ask_one_say_so() {
     let home = Home::new();
     refused(&home.chorus(&["status"]), 1, "no fleet");
     refused(&home.chorus(&["models", "list"]), 1, "no fleet");
+    refused(&home.chorus(&["drain", "w"]), 1, "no fleet");
     let output = home.chorus(&["status", "--json"]);
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["success"], false);

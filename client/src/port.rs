@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chorus_bus::Bus;
+use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::plan::{Advance, Advanced, Cancel, Finish, Finished, Open, Opened};
 use chorus_protocol::{Envelope, ServiceError, names};
 use chorus_runtime::clock::SharedClock;
@@ -29,6 +30,8 @@ pub trait ManagerPort: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Finished, ServiceError>>;
     /// Tells every manager that a session was given up.
     fn cancel(&self, cancel: Cancel) -> BoxFuture<'_, ()>;
+    /// Puts a segment that failed wherever it was tried into the dead-letter stream.
+    fn bury(&self, letter: DeadLetter) -> BoxFuture<'_, ()>;
 }
 
 /// Managers on the bus.
@@ -88,5 +91,21 @@ impl ManagerPort for BusPort {
                 tracing::debug!(%session, %error, "cancel not told: its jobs will be stopped when they start");
             }
         })
+    }
+
+    fn bury(&self, letter: DeadLetter) -> BoxFuture<'_, ()> {
+        Box::pin(bury(&self.bus, letter))
+    }
+}
+
+/// Publishes a dead letter. One that the broker does not take is logged: the request has ended with the same words.
+pub async fn bury(bus: &Bus, letter: DeadLetter) {
+    let (session, segment) = (letter.session, letter.segment);
+    let (model, at_ms) = (letter.speech.model.clone(), letter.at_ms);
+    match bus.dead_letters().publish(&model, &Envelope::event(letter, at_ms)).await {
+        Ok(seq) => {
+            tracing::warn!(%session, segment, %model, seq, "a segment is poison; it lies in the dead letters")
+        }
+        Err(error) => tracing::error!(%session, segment, %model, %error, "a dead letter was lost"),
     }
 }

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::plan::{Advance, Cancel, Finish, Open, Speech};
 use chorus_protocol::{
     MessageId, ModelName, Reason, ServiceError, SessionId, SynthesisRequest, SynthesisResult, names,
@@ -46,6 +47,9 @@ pub enum Action {
     Finish(Box<Finish>),
     /// Tell all managers that these jobs are not wanted any more.
     Cancel(Cancel),
+    /// Keep a segment that failed wherever it was tried, for people to look at. The wall clock is not known here: `at_ms` is
+    /// for who carries it out.
+    Bury(Box<DeadLetter>),
     /// Tell the listener that the request was taken.
     Accepted(ModelName),
     /// Give the listener audio.
@@ -260,6 +264,7 @@ impl Session {
                     return;
                 }
                 self.give_up_silent_runs(attempt_timeout, now);
+                self.hedge_unclaimed(now);
                 self.pump(now);
             }
             Phase::Finishing { .. } => {}

@@ -36,6 +36,17 @@ pub enum Verdict {
     Refuse(ServiceError),
 }
 
+/// The least time after which a refused client is told to come back while breakers are open.
+const LEAST_BREAKER_WAIT: Duration = Duration::from_millis(100);
+
+/// Whether nobody would pull: workers can speak it, and the breaker of every one is open. `open_for_ms` is, per worker, how
+/// long its breaker stays open (`None`: it is not). Gives the time to the first that is tried again.
+pub fn all_open(open_for_ms: impl IntoIterator<Item = Option<u64>>) -> Option<Duration> {
+    let open: Option<Vec<u64>> = open_for_ms.into_iter().collect();
+    let nearest_ms = open?.into_iter().min()?;
+    Some(Duration::from_millis(nearest_ms).max(LEAST_BREAKER_WAIT))
+}
+
 /// Judges a failed publish. `retry_after` is named where the error itself names no time.
 pub fn judge(error: ServiceError, stage: Stage, retry_after: Duration) -> Verdict {
     let names_a_time = error.details.as_ref().is_some_and(|details| details.contains_key("retryAfterMs"));
@@ -64,6 +75,14 @@ mod tests {
         assert_eq!(judged(Stage::UnderWay), Verdict::Refuse(with_time.clone()));
         let kept = judge(with_time.clone(), Stage::UnderWay, Duration::from_secs(9));
         assert_eq!(kept, Verdict::Refuse(with_time), "a time that is named stays");
+    }
+
+    #[test]
+    fn open_breakers_refuse_only_when_there_is_no_other_worker() {
+        assert_eq!(all_open([]), None, "no worker at all is another matter");
+        assert_eq!(all_open([Some(9_000), None]), None);
+        assert_eq!(all_open([Some(9_000), Some(4_000)]), Some(Duration::from_secs(4)));
+        assert_eq!(all_open([Some(0)]), Some(LEAST_BREAKER_WAIT));
     }
 
     #[test]

@@ -8,10 +8,12 @@ use std::time::Duration;
 use chorus_bus::{BusConfig, Layout};
 use chorus_client::SessionHostConfig;
 use chorus_protocol::ManagerId;
+use chorus_protocol::breaker::CircuitBreakerConfig;
 use chorus_protocol::fleet::HEARTBEAT_INTERVAL_MS;
 use chorus_protocol::request::{DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS};
 use chorus_text::{Segmenter, SegmenterConfig};
 
+use crate::breaker;
 use crate::liveness::LivenessConfig;
 
 /// The most segments of one page, whatever window a session asks for.
@@ -36,10 +38,12 @@ pub struct ManagerConfig {
     pub heartbeat_interval: Duration,
     /// The heartbeat age at which a worker is out (`workerTimeoutMs` of plan.md).
     pub worker_timeout: Duration,
+    /// Breakers, and how long an attempt may go without progress (plan.md §3).
+    pub breaker: CircuitBreakerConfig,
+    /// How long a worker must be silent for its breaker to be forgotten.
+    pub forget_breakers_after: Duration,
     /// How busy workers are watched more closely than that.
     pub liveness: LivenessConfig,
-    /// How long an attempt may go without progress (`timeoutMs` of plan.md §3).
-    pub attempt_timeout: Duration,
     /// Time to first audio when the client names none.
     pub default_deadline: Duration,
     /// When a refused client may ask again, where nothing better is known.
@@ -72,8 +76,9 @@ impl ManagerConfig {
             sessions: SessionHostConfig::default(),
             heartbeat_interval: Duration::from_millis(HEARTBEAT_INTERVAL_MS),
             worker_timeout: Duration::from_millis(5_000),
+            breaker: CircuitBreakerConfig::default(),
+            forget_breakers_after: Duration::from_secs(3600),
             liveness: LivenessConfig::default(),
-            attempt_timeout: Duration::from_secs(10),
             default_deadline: Duration::from_millis(DEFAULT_DEADLINE_MS),
             retry_after: Duration::from_millis(500),
             max_window: MAX_WINDOW,
@@ -104,8 +109,11 @@ impl ManagerConfig {
             self.worker_timeout >= self.heartbeat_interval * 2,
             "worker_timeout is less than two heartbeat intervals",
         );
+        demand(
+            self.forget_breakers_after >= self.worker_timeout,
+            "forget_breakers_after is less than worker_timeout",
+        );
         self.liveness.faults().into_iter().for_each(|fault| demand(false, fault));
-        demand(!self.attempt_timeout.is_zero(), "attempt_timeout is zero");
         let deadline_ms = self.default_deadline.as_millis();
         demand(
             (1..=u128::from(MAX_DEADLINE_MS)).contains(&deadline_ms),
@@ -120,6 +128,7 @@ impl ManagerConfig {
             "max_total_pcm_bytes is less than max_reply_pcm_bytes",
         );
         demand(!self.hook_timeout.is_zero(), "hook_timeout is zero");
+        faults.extend(breaker::faults(&self.breaker).into_iter().map(str::to_owned));
         if faults.is_empty() { Ok(()) } else { Err(ConfigError { faults }) }
     }
 }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use chorus_bus::Bus;
-use chorus_client::ManagerPort;
+use chorus_client::port::{ManagerPort, bury};
+use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::plan::{Advance, Advanced, Cancel, Finish, Finished, Open, Opened};
 use chorus_protocol::{Incarnation, ManagerId, ModelDefinition, ModelName, ServiceError};
 use chorus_runtime::clock::SharedClock;
@@ -17,6 +18,8 @@ use tokio::sync::Notify;
 
 use crate::admit::backlog::Backlog;
 use crate::admit::speeds::Speeds;
+use crate::breaker::book::Book;
+use crate::breaker::judge::Breakers;
 use crate::catalogue::CatalogueView;
 use crate::config::ManagerConfig;
 use crate::figures::Figures;
@@ -35,6 +38,7 @@ pub struct Core {
     pub(crate) clock: SharedClock,
     pub(crate) hooks: Hooks,
     pub(crate) started: Instant,
+    pub(crate) breakers: Breakers,
     catalogue: Mutex<Arc<CatalogueView>>,
     fleet: Mutex<FleetView>,
     figures: Mutex<Figures>,
@@ -59,6 +63,7 @@ impl Core {
         let CoreParts { id, incarnation, config, bus, clock, hooks } = parts;
         let fleet = Mutex::new(FleetView::new(config.worker_timeout));
         let started = clock.now();
+        let breakers = Breakers::new(Book::new(config.breaker.clone(), config.forget_breakers_after));
         Arc::new(Self {
             id,
             incarnation,
@@ -67,6 +72,7 @@ impl Core {
             clock,
             hooks,
             started,
+            breakers,
             catalogue: Mutex::default(),
             fleet,
             figures: Mutex::default(),
@@ -149,5 +155,9 @@ impl ManagerPort for Core {
 
     fn cancel(&self, cancel: Cancel) -> BoxFuture<'_, ()> {
         Box::pin(self.hear_cancel(cancel))
+    }
+
+    fn bury(&self, letter: DeadLetter) -> BoxFuture<'_, ()> {
+        Box::pin(bury(&self.bus, letter))
     }
 }

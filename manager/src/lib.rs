@@ -14,6 +14,7 @@
 mod admission;
 pub mod admit;
 mod api;
+pub mod breaker;
 pub mod catalogue;
 pub mod config;
 pub mod core;

@@ -128,7 +128,9 @@ pub(crate) fn hand_on(changes: &mpsc::Sender<FleetChange>, found: Vec<FleetChang
             Err(TrySendError::Full(change)) => {
                 tracing::error!(?change, "a change of the fleet was left out: hooks are too slow");
             }
-            Err(TrySendError::Closed(_)) => tracing::debug!("a change of the fleet came while this manager stops"),
+            Err(TrySendError::Closed(_)) => {
+                tracing::debug!("a change of the fleet came while this manager stops")
+            }
         }
     }
 }

@@ -35,7 +35,8 @@ type Asked = FuturesUnordered<BoxFuture<'static, Ended>>;
 
 /// Watches over this manager's share of the busy workers.
 pub(crate) async fn watch_over(core: Arc<Core>, changes: mpsc::Sender<FleetChange>) {
-    let mut ward = Ward::new(core.config.liveness.clone(), core.config.attempt_timeout, core.clock.now());
+    let attempt_timeout = Duration::from_millis(core.config.breaker.timeout_ms);
+    let mut ward = Ward::new(core.config.liveness.clone(), attempt_timeout, core.clock.now());
     let mut link = core.bus.connection_events();
     let mut ticks = interval(core.config.liveness.ping_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

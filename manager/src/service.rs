@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission;
 use crate::api::serve::{Endpoint, Server};
+use crate::breaker::judge;
 use crate::catalogue::watch;
 use crate::config::ManagerConfig;
 use crate::core::{Core, CoreParts};
@@ -114,6 +115,7 @@ async fn run(core: Arc<Core>, cancel: &CancellationToken) -> Result<ManagerHandl
             .await
             .map_err(ManagerError::Sessions)?;
     listen_to_fleet(&core, &sessions, &background).await?;
+    judge::start(&core, &background).await?;
 
     let (stop_intake, hurry) = (scope.child_token(), scope.child_token());
     let answers = TaskGroup::new("manager-answers", cancel);

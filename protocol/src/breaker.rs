@@ -62,6 +62,18 @@ pub struct WindowEntry {
     pub run: RunId,
     /// Whether it succeeded.
     pub success: bool,
+    /// Remembered, so that a doubled event is known, but judged no more: begun before the last change of state, or taken
+    /// back with poison.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub spent: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 /// What is known of a worker's breaker.
@@ -78,6 +90,9 @@ pub struct BreakerRecord {
     pub openings: u32,
     /// Successes so far in half-open.
     pub successes: u32,
+    /// How often the worker was given fresh probes in this half-open, because nothing was heard of the last ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub renewals: u32,
     /// The latest runs, oldest first.
     pub window: Vec<WindowEntry>,
 }

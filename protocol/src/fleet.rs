@@ -231,7 +231,8 @@ pub struct OrderTaken {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FleetEvent {
-    /// The kind, as in its subject: `workerStarted`, `workerStopped`, `workerFailed`, `workerLost`, `breaker`, …
+    /// The kind, as in its subject: `workerStarted`, `workerStopped`, `workerFailed`, `workerRecycled`, `memoryAlert`,
+    /// `workerLost`, `breaker`, …
     pub kind: String,
     /// The worker it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

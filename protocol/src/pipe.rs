@@ -150,6 +150,20 @@ pub struct LoadAnswer {
     /// Memory of the engine after it, in bytes.
     #[serde(default)]
     pub rss_bytes: u64,
+    /// Memory of the GPU that the engine holds after it, in bytes, where it computes on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_bytes: Option<u64>,
+}
+
+/// The answer to `unload`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UnloadAnswer {
+    /// Memory of the engine after it, in bytes.
+    pub rss_bytes: u64,
+    /// Memory of the GPU that the engine holds after it, in bytes, where it computes on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_bytes: Option<u64>,
 }
 
 /// The answer to `synthesize`: the last piece, and what the whole is.

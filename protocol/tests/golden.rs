@@ -474,8 +474,10 @@ fn what_goes_through_the_pipe() {
             warmup_ms: 120.0,
             max_text_chars: None,
             rss_bytes: 600_000_000,
+            gpu_memory_bytes: Some(310_000_000),
         },
     );
+    golden("pipe_unload_answer", UnloadAnswer { rss_bytes: 400_000_000, gpu_memory_bytes: None });
     golden(
         "pipe_spoken",
         SpokenAnswer {

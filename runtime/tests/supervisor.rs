@@ -39,12 +39,19 @@ impl Launch for Shell {
 }
 
 fn start(script: &'static str, crash_limit: u32, token: &CancellationToken) -> Supervisor<u64> {
-    let restart = RestartPolicy {
+    start_with(script, quick(crash_limit), token)
+}
+
+fn quick(crash_limit: u32) -> RestartPolicy {
+    RestartPolicy {
         initial_delay: Duration::from_millis(5),
         max_delay: Duration::from_millis(20),
         crash_limit: Some(crash_limit),
         ..RestartPolicy::default()
-    };
+    }
+}
+
+fn start_with(script: &'static str, restart: RestartPolicy, token: &CancellationToken) -> Supervisor<u64> {
     let ready_within = if script.contains("never ready") { Duration::from_millis(50) } else { PATIENCE };
     let grace = Duration::from_millis(500);
     supervise(
@@ -86,6 +93,34 @@ async fn a_child_that_dies_is_started_again_with_its_last_words_told() {
     assert!(matches!((run, ended), (2, Ended::Replaced(reason)) if reason == "it hangs"));
     token.cancel();
     tokio::time::timeout(PATIENCE, supervisor.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_renewal_is_no_failure() {
+    let token = CancellationToken::new();
+    let mut supervisor = start("printf r >&5; while :; do sleep 0.01; done", 1, &token);
+    for expected in 1..4 {
+        while !matches!(next(&mut supervisor).await, Event::Ready { .. }) {}
+        supervisor.handle.renew("it is old");
+        let (run, _, ended, _) = next_end(&mut supervisor).await;
+        assert!(matches!(ended, Ended::Renewed(why) if why == "it is old"));
+        assert_eq!(run, expected, "the crash limit of 1 does not count it");
+    }
+    token.cancel();
+    tokio::time::timeout(PATIENCE, supervisor.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_child_that_has_done_what_it_was_told_can_be_left_so() {
+    let mut supervisor = start("printf r >&5; exit 0", 5, &CancellationToken::new());
+    let (run, code, ..) = next_end(&mut supervisor).await;
+    assert_eq!((run, code), (1, Some(0)));
+    assert!(matches!(next(&mut supervisor).await, Event::Restarting { .. }), "the policy does not say so");
+    let policy = RestartPolicy { success_is_final: true, ..quick(5) };
+    let mut supervisor = start_with("printf r >&5; exit 0", policy, &CancellationToken::new());
+    next_end(&mut supervisor).await;
+    assert!(tokio::time::timeout(PATIENCE, supervisor.events.recv()).await.unwrap().is_none());
+    supervisor.task.await.unwrap();
 }
 
 #[tokio::test]

@@ -9,12 +9,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chorus_bus::{BusConfig, Layout};
+use chorus_protocol::breaker::CircuitBreakerConfig;
 use chorus_protocol::fleet::HEARTBEAT_INTERVAL_MS;
 use chorus_protocol::{ModelDefinition, ModelName, ModelSource, WorkerId};
 use chorus_runtime::process::supervisor::RestartPolicy;
 use chorus_runtime::process::{GuardBinary, Pipes, ProcessSpec};
 
 use crate::engine::Liveness;
+use crate::life::canary::CanaryConfig;
+use crate::life::recycle::RecycleConfig;
 use crate::pull::controller;
 use crate::run::Limits;
 
@@ -123,6 +126,12 @@ pub struct WorkerConfig {
     pub heartbeat_every: Duration,
     /// What finishing may take when the worker is told to leave.
     pub drain_within: Duration,
+    /// How an engine with nothing to do is tried.
+    pub canary: CanaryConfig,
+    /// When the engine is renewed though it is well.
+    pub recycle: RecycleConfig,
+    /// Breakers, as managers have them; the gate lets `success_threshold` probes through.
+    pub breaker: CircuitBreakerConfig,
     /// Figures of a run.
     pub run: Limits,
     /// Figures of the pull controller.
@@ -144,6 +153,9 @@ impl WorkerConfig {
             prefetch: 1,
             heartbeat_every: Duration::from_millis(HEARTBEAT_INTERVAL_MS),
             drain_within: Duration::from_secs(10),
+            canary: CanaryConfig::default(),
+            recycle: RecycleConfig::default(),
+            breaker: CircuitBreakerConfig::default(),
             run: Limits::default(),
             pull: controller::Settings::default(),
         }
@@ -164,14 +176,23 @@ impl WorkerConfig {
         require(!self.engine.program.as_os_str().is_empty(), "engine.program is empty");
         require(self.engine.lanes != Some(0), "engine.lanes is 0; at least 1 is needed");
         require(self.engine.threads != Some(0), "engine.threads is 0; at least 1 is needed");
+        require(!self.canary.text.trim().is_empty(), "canary.text is empty");
+        require(self.recycle.requests != Some(0), "recycle.requests is 0; at least 1 is needed");
+        require(self.recycle.rss_bytes != Some(0), "recycle.rssBytes is 0");
+        require(self.breaker.success_threshold > 0, "breaker.successThreshold is 0");
         require(self.prefetch <= 64, "prefetch is over 64");
         require(self.assigned != Assigned::Listed(Vec::new()), "the list of models is empty");
         let durations = [
             ("engine.readyWithin", self.engine.ready_within),
             ("engine.liveness.pingEvery", self.engine.liveness.ping_every),
-            ("engine.liveness.hangAfter", self.engine.liveness.hang_after),
+            ("engine.liveness.busySilence", self.engine.liveness.busy_silence),
+            ("engine.liveness.idleSilence", self.engine.liveness.idle_silence),
             ("engine.liveness.loadSilence", self.engine.liveness.load_silence),
             ("heartbeatEvery", self.heartbeat_every),
+            ("canary.every", self.canary.every.unwrap_or(Duration::MAX)),
+            ("canary.within", self.canary.within),
+            ("recycle.age", self.recycle.age.unwrap_or(Duration::MAX)),
+            ("recycle.leastAge", self.recycle.least_age),
             ("run.answerWithin", self.run.answer_within),
             ("run.silence", self.run.silence),
             ("run.cancelWithin", self.run.cancel_within),

@@ -27,7 +27,8 @@ impl Events {
         self.publish(OUTCOME, outcome, traceparent).await;
     }
 
-    /// Something about the worker: `workerStarted`, `workerStopped`, `workerFailed`, `jobUnreadable`.
+    /// Something about the worker: `workerStarted`, `workerStopped`, `workerFailed`, `workerRecycled`, `memoryAlert`,
+    /// `jobUnreadable`.
     pub(crate) async fn fleet(&self, kind: &str, message: impl Into<String>, details: Map<String, Value>) {
         let event = FleetEvent {
             kind: kind.to_owned(),

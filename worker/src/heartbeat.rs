@@ -70,18 +70,9 @@ impl Heart {
     async fn wait(&mut self, ticks: &mut Interval, was_draining: bool) {
         let idle = self.runs.count() == 0;
         let runs = self.runs.clone();
-        let turns_busy = async {
-            loop {
-                let changed = runs.changed();
-                if runs.count() > 0 {
-                    return;
-                }
-                changed.await;
-            }
-        };
         tokio::select! {
             _ = ticks.tick() => {}
-            () = turns_busy, if idle => {}
+            () = runs.some(), if idle => {}
             Ok(()) = self.models.changed() => {}
             () = self.draining.cancelled(), if !was_draining => {}
         }
@@ -98,6 +89,7 @@ impl Heart {
         let Usage { rss_bytes, cpu_percent } =
             memory.usage.read([Some(pid), engine_pid].into_iter().flatten(), now);
         let (jobs_done, jobs_failed) = self.metrics.counts();
+        let models = self.models.borrow_and_update().clone();
         memory.sequence += 1;
         WorkerHeartbeat {
             worker: self.config.id.clone(),
@@ -109,7 +101,7 @@ impl Heart {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine: self.config.engine.kind.clone(),
             device: memory.device.clone(),
-            models: self.models.borrow_and_update().states.clone(),
+            models: models.states.clone(),
             credits: self.room.credits(),
             in_flight: self.runs.count() as u32,
             jobs_done,
@@ -117,8 +109,7 @@ impl Heart {
             engine_restarts: self.engine_starts.borrow().saturating_sub(1) as u32,
             rss_bytes,
             cpu_percent,
-            // The engine does not tell it, and asking the driver would take a process per heartbeat.
-            gpu_memory_bytes: None,
+            gpu_memory_bytes: models.gpu_memory_bytes,
             latency: self.metrics.latency(),
             uptime_ms: (now - self.began).as_millis() as u64,
             draining: self.draining.is_cancelled(),

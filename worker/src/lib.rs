@@ -6,6 +6,7 @@
 //!             text │ │ pieces ─────▶                engine   the process, its pipe, its restarts
 //!                  ▼ │                              models   what is loaded
 //!                 engine                            control  pings, orders      heartbeat  figures
+//!                                        life     canaries, recycling
 //! ```
 //!
 //! [`pull`] owns the credits and asks for jobs; each delivery becomes a [`run`], a pure state machine with one task around
@@ -18,9 +19,11 @@ pub mod config;
 pub mod control;
 pub mod engine;
 mod events;
+mod gate;
 pub mod handle;
 mod health;
 mod heartbeat;
+mod life;
 mod metrics;
 mod models;
 pub mod pull;
@@ -32,4 +35,6 @@ mod usage;
 pub use config::{Assigned, ConfigError, EngineConfig, WorkerConfig};
 pub use control::GateOrder;
 pub use handle::WorkerHandle;
+pub use life::canary::CanaryConfig;
+pub use life::recycle::RecycleConfig;
 pub use service::{WorkerError, WorkerService};

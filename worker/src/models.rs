@@ -13,10 +13,9 @@ use std::time::Duration;
 use chorus_bus::{Bus, CatalogueChange, CatalogueWatch};
 use chorus_protocol::fleet::LoadedModel;
 use chorus_protocol::job::Failed;
-use chorus_protocol::pipe::{EngineRequest, LoadAnswer};
+use chorus_protocol::pipe::{EngineRequest, LoadAnswer, UnloadAnswer};
 use chorus_protocol::{ModelDefinition, ModelName};
 use chorus_runtime::clock::SharedClock;
-use serde::de::IgnoredAny;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::WorkerConfig;
@@ -36,6 +35,8 @@ pub(crate) struct Models {
     pub(crate) states: Vec<LoadedModel>,
     /// Those that speak.
     pub(crate) ready: BTreeSet<ModelName>,
+    /// Memory of the GPU that they take, in bytes, where the engine computes on one.
+    pub(crate) gpu_memory_bytes: Option<u64>,
 }
 
 /// An order about a model.
@@ -56,6 +57,8 @@ pub(crate) struct Loader {
     pub(crate) runs: Arc<Runs>,
     pub(crate) orders: mpsc::Receiver<ModelOrder>,
     pub(crate) publish: watch::Sender<Arc<Models>>,
+    /// What the engine last said of the GPU.
+    pub(crate) gpu_memory_bytes: Option<u64>,
 }
 
 impl Loader {
@@ -79,6 +82,7 @@ impl Loader {
             let current = self.engine.borrow_and_update().session().cloned();
             if current.as_ref().map(|on| on.run) != session.as_ref().map(|on| on.run) {
                 plan.engine_lost();
+                self.gpu_memory_bytes = None;
                 session = current;
             }
         }
@@ -115,13 +119,14 @@ impl Loader {
         }
     }
 
-    async fn load(&self, plan: &mut Plan, definition: ModelDefinition, on: &Session) {
+    async fn load(&mut self, plan: &mut Plan, definition: ModelDefinition, on: &Session) {
         let model = definition.name.clone();
         tracing::info!(%model, "loading");
         match self.try_load(&definition, on).await {
             Ok(answer) => {
                 let (load_ms, sample_rate) = (answer.load_ms, answer.sample_rate);
                 tracing::info!(%model, load_ms, sample_rate, "model ready");
+                self.gpu_memory_bytes = answer.gpu_memory_bytes;
                 plan.loaded(definition, sample_rate, load_ms);
             }
             Err(error) => {
@@ -140,22 +145,27 @@ impl Loader {
         Ok(answer)
     }
 
-    async fn unload(&self, plan: &mut Plan, model: ModelName, on: &Session) {
+    async fn unload(&mut self, plan: &mut Plan, model: ModelName, on: &Session) {
         plan.unloaded(&model);
         self.tell(plan);
         if tokio::time::timeout(UNUSED_WITHIN, self.runs.unused(&model)).await.is_err() {
             tracing::warn!(%model, "unloading a model that is still used");
         }
+        let _longer_silence = on.link.loading();
         let request = EngineRequest::Unload { model: model.to_string() };
         let silence = self.config.engine.liveness.load_silence;
-        match on.link.call::<IgnoredAny>(request, silence).await {
-            Ok(_) => tracing::info!(%model, "model unloaded"),
+        match on.link.call::<UnloadAnswer>(request, silence).await {
+            Ok(answer) => {
+                tracing::info!(%model, "model unloaded");
+                self.gpu_memory_bytes = answer.gpu_memory_bytes;
+            }
             Err(failed) => tracing::warn!(%model, error = %failed.error, "model did not unload"),
         }
     }
 
     fn tell(&self, plan: &Plan) {
-        let models = Models { states: plan.states(), ready: plan.ready() };
+        let gpu_memory_bytes = self.gpu_memory_bytes;
+        let models = Models { states: plan.states(), ready: plan.ready(), gpu_memory_bytes };
         self.publish.send_if_modified(|shown| {
             let changed = **shown != models;
             if changed {

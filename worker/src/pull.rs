@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::EngineState;
+use crate::gate::{Allowance, Passage};
 use crate::models::Models;
 use crate::run::task::{RunContext, run};
 use controller::{Arrival, Controller, End, Pull};
@@ -56,6 +57,9 @@ pub(crate) struct PullLoop {
     pub(crate) engine: watch::Receiver<EngineState>,
     pub(crate) models: watch::Receiver<Arc<Models>>,
     pub(crate) gate: watch::Receiver<bool>,
+    /// While its engine is about to be renewed.
+    pub(crate) resting: watch::Receiver<bool>,
+    pub(crate) passage: watch::Receiver<Passage>,
     pub(crate) draining: CancellationToken,
     pub(crate) room: Arc<Room>,
 }
@@ -64,6 +68,7 @@ pub(crate) struct PullLoop {
 struct Pulling {
     controller: Controller,
     lanes: u32,
+    allowance: Allowance,
     /// At most one message per credit waits here, so it needs no bound of its own.
     release: mpsc::UnboundedSender<()>,
 }
@@ -73,7 +78,12 @@ impl PullLoop {
     pub(crate) async fn run(mut self) {
         let (release, mut released) = mpsc::unbounded_channel();
         let settings = self.context.config.pull.clone();
-        let mut pulling = Pulling { controller: Controller::new(settings), lanes: 0, release };
+        let mut pulling = Pulling {
+            controller: Controller::new(settings),
+            lanes: 0,
+            allowance: Allowance::Nothing,
+            release,
+        };
         let mut connection = self.context.bus.connection_events();
         let mut puller = new_puller(&self.context.bus).await;
         self.look_around(&mut pulling);
@@ -95,6 +105,8 @@ impl PullLoop {
                 Ok(()) = self.engine.changed() => self.look_around(&mut pulling),
                 Ok(()) = self.models.changed() => self.look_around(&mut pulling),
                 Ok(()) = self.gate.changed() => self.look_around(&mut pulling),
+                Ok(()) = self.resting.changed() => self.look_around(&mut pulling),
+                Ok(()) = self.passage.changed() => self.look_around(&mut pulling),
                 Ok(()) = connection.changed() => {
                     if *connection.borrow_and_update() == ConnectionState::Connected {
                         pulling.controller.reconnected();
@@ -106,7 +118,7 @@ impl PullLoop {
         }
     }
 
-    /// Reads what engine, models, gate and drain say now.
+    /// Reads what engine, models, gate, breaker and drain say now.
     fn look_around(&mut self, pulling: &mut Pulling) {
         let session = self.engine.borrow_and_update().session().cloned();
         if let Some(session) = &session {
@@ -115,7 +127,10 @@ impl PullLoop {
         }
         let models = self.models.borrow_and_update().clone();
         pulling.controller.set_models(models.ready.iter().cloned());
-        let open = *self.gate.borrow_and_update() && session.is_some() && !self.draining.is_cancelled();
+        pulling.allowance = self.passage.borrow_and_update().allowance();
+        let allowed = *self.gate.borrow_and_update() && pulling.allowance != Allowance::Nothing;
+        let rests = *self.resting.borrow_and_update() || self.draining.is_cancelled();
+        let open = allowed && session.is_some() && !rests;
         pulling.controller.set_open(open);
         self.set_credits(pulling);
     }
@@ -123,7 +138,12 @@ impl PullLoop {
     fn set_credits(&self, pulling: &mut Pulling) {
         let context = &self.context;
         let ahead = if context.metrics.jobs_are_short() { context.config.prefetch } else { 0 };
-        pulling.controller.set_credits(pulling.lanes.saturating_add(ahead));
+        let credits = match pulling.allowance {
+            Allowance::All => pulling.lanes.saturating_add(ahead),
+            Allowance::OneAtATime => pulling.lanes.min(1),
+            Allowance::Nothing => 0,
+        };
+        pulling.controller.set_credits(credits);
         self.show_room(pulling);
     }
 
@@ -150,11 +170,15 @@ impl PullLoop {
         }
     }
 
-    async fn take(&self, pulling: &mut Pulling, event: PullEvent) {
+    async fn take(&mut self, pulling: &mut Pulling, event: PullEvent) {
         match event {
             PullEvent::Job { id, delivery } => match pulling.controller.job(id) {
                 Arrival::Accept { fresh } => {
-                    self.show_room(pulling);
+                    self.context.gate.begun();
+                    match pulling.allowance {
+                        Allowance::OneAtATime => self.look_around(pulling),
+                        Allowance::All | Allowance::Nothing => self.show_room(pulling),
+                    }
                     let credit = Credit(pulling.release.clone());
                     let running = run(self.context.clone(), delivery, fresh, credit);
                     self.tasks.spawn_draining("run", FailureMeans::Log, |_token| running);

@@ -18,6 +18,7 @@
 mod audio;
 pub mod limits;
 pub mod task;
+pub(crate) mod turns;
 mod window;
 
 use std::time::Instant;

@@ -103,17 +103,27 @@ impl Runs {
         lock(&self.entries).values().filter_map(|entry| lock(&entry.delivery).clone()).collect()
     }
 
-    /// Waits until the number of runs changes.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
+    /// Waits until there are some.
+    pub(crate) async fn some(&self) {
+        self.until(|entries| !entries.is_empty()).await;
+    }
+
+    /// Waits until there are none.
+    pub(crate) async fn none(&self) {
+        self.until(HashMap::is_empty).await;
     }
 
     /// Waits until no run uses `model`.
     pub(crate) async fn unused(&self, model: &ModelName) {
+        self.until(|entries| entries.values().all(|entry| entry.model != *model)).await;
+    }
+
+    async fn until(&self, holds: impl Fn(&HashMap<RunId, Arc<Entry>>) -> bool) {
         loop {
-            let changed = self.changed.notified();
-            let used = lock(&self.entries).values().any(|entry| entry.model == *model);
-            if !used {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Enabled before the look: a change in between is not missed.
+            changed.as_mut().enable();
+            if holds(&lock(&self.entries)) {
                 return;
             }
             changed.await;

@@ -22,12 +22,15 @@ use crate::config::{ConfigError, WorkerConfig};
 use crate::control::Control;
 use crate::engine::{Engine, EngineState};
 use crate::events::Events;
+use crate::gate::Gate;
 use crate::handle::WorkerHandle;
 use crate::heartbeat::Heart;
+use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::{Loader, Models};
 use crate::pull::{PullLoop, Room};
 use crate::run::task::RunContext;
+use crate::run::turns::Turns;
 use crate::runs::Runs;
 
 /// How often the broker is told that deliveries are worked on; its ack_wait is 1 s.
@@ -161,8 +164,11 @@ impl WorkerService {
         let (publish_models, models) = watch::channel(Arc::new(Models::default()));
         let (orders, model_orders) = mpsc::channel(MODEL_ORDERS);
         let (open_gate, gate) = watch::channel(true);
-        let (runs, metrics, room) = (Arc::new(Runs::default()), Arc::default(), Arc::new(Room::default()));
+        let (rest, resting) = watch::channel(false);
+        let (runs, metrics) = (Arc::new(Runs::default()), Arc::new(Metrics::default()));
+        let room = Arc::new(Room::default());
         let leaving = CancellationToken::new();
+        let breaker = Gate::new(config.breaker.success_threshold);
         let tasks = TaskGroup::new("worker", &scope);
         let run_tasks = TaskGroup::new("runs", &scope);
         let context = Arc::new(RunContext {
@@ -175,7 +181,9 @@ impl WorkerService {
             engine_orders: engine.orders(),
             models: models.clone(),
             runs: runs.clone(),
-            metrics: Arc::<Metrics>::clone(&metrics),
+            metrics: metrics.clone(),
+            gate: breaker.clone(),
+            turns: Turns::default(),
             leaving: leaving.clone(),
         });
         let loader = Loader {
@@ -186,6 +194,7 @@ impl WorkerService {
             runs: runs.clone(),
             orders: model_orders,
             publish: publish_models,
+            gpu_memory_bytes: None,
         };
         let pulling = PullLoop {
             context,
@@ -193,8 +202,22 @@ impl WorkerService {
             engine: engine.state(),
             models: models.clone(),
             gate,
+            resting,
+            passage: breaker.passage(),
             draining: self.draining.clone(),
             room: room.clone(),
+        };
+        let life = Life {
+            config: config.clone(),
+            clock: self.clock.clone(),
+            engine: engine.state(),
+            models: models.clone(),
+            runs: runs.clone(),
+            metrics: metrics.clone(),
+            events: events.clone(),
+            gate: breaker.clone(),
+            resting: rest,
+            draining: self.draining.clone(),
         };
         let control = Control {
             worker: config.id.clone(),
@@ -223,9 +246,11 @@ impl WorkerService {
         };
         // Without any one of these a worker is worse than none: their death ends it.
         tasks.spawn("models", FailureMeans::CancelScope, loader.run());
+        tasks.spawn("gate", FailureMeans::CancelScope, breaker.run(bus.clone(), config.id.clone()));
         tasks.spawn("pull", FailureMeans::CancelScope, pulling.run());
         tasks.spawn("control", FailureMeans::CancelScope, control.run());
         tasks.spawn("heartbeat", FailureMeans::CancelScope, heart.run());
+        tasks.spawn("life", FailureMeans::CancelScope, life.run());
         tasks.spawn("in-progress", FailureMeans::CancelScope, tell_progress(runs.clone()));
         Parts { engine, events, runs, leaving, run_tasks, tasks }
     }
@@ -272,7 +297,7 @@ impl WorkerService {
         self.draining.cancel();
         tracing::info!(runs = parts.runs.count(), "draining");
         if end.is_none() {
-            let finished = tokio::time::timeout(self.config.drain_within, no_runs(&parts.runs)).await;
+            let finished = tokio::time::timeout(self.config.drain_within, parts.runs.none()).await;
             if finished.is_err() {
                 tracing::warn!(
                     runs = parts.runs.count(),
@@ -302,16 +327,6 @@ async fn tell_progress(runs: Arc<Runs>) {
                 break;
             }
         }
-    }
-}
-
-async fn no_runs(runs: &Runs) {
-    loop {
-        let changed = runs.changed();
-        if runs.count() == 0 {
-            return;
-        }
-        changed.await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What worker and engine use of the machine: memory and processor time, as the system counts them.
 //!
-//! Read from `/proc`, which only Linux has; elsewhere the figures are zero. Graphics memory is not among them: the driver
-//! tells it per process only through tools of its own.
+//! Read from `/proc`, which only Linux has; elsewhere the figures are zero. Graphics memory is not among them: the
+//! engine tells it with each load, for the driver does so per process only through tools of its own.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

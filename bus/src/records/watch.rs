@@ -61,6 +61,8 @@ enum Entries {
 pub struct RecordWatch<T> {
     bus: Bus,
     bucket: Bucket,
+    /// Of which records.
+    subjects: String,
     entries: Entries,
     connection: watch::Receiver<ConnectionState>,
     /// Until all that was there at the opening has been told.
@@ -81,12 +83,13 @@ struct Initial {
 }
 
 impl<T: DeserializeOwned> RecordWatch<T> {
-    pub(super) async fn open(bus: Bus, bucket: Bucket) -> Result<Self, BusError> {
-        let (entries, pending) = open(&bus, bucket).await?;
+    pub(super) async fn open(bus: Bus, bucket: Bucket, subjects: String) -> Result<Self, BusError> {
+        let (entries, pending) = open(&bus, bucket, subjects.clone()).await?;
         let connection = bus.connection_events();
         let mut watch = Self {
             bus,
             bucket,
+            subjects,
             connection,
             entries: Entries::Open(entries),
             initial: None,
@@ -126,7 +129,7 @@ impl<T: DeserializeOwned> RecordWatch<T> {
                         Ok(entry) => self.take(&entry),
                         Err(why) => {
                             tracing::info!(bucket = self.bucket.name, %why, "opening the watch anew");
-                            self.entries = Entries::Opening(reopen(self.bus.clone(), self.bucket));
+                            self.entries = self.opening();
                         }
                     }
                 }
@@ -140,12 +143,16 @@ impl<T: DeserializeOwned> RecordWatch<T> {
                         }
                         Err(error) => {
                             tracing::debug!(%error, "the bucket cannot be watched yet");
-                            self.entries = Entries::Opening(reopen(self.bus.clone(), self.bucket));
+                            self.entries = self.opening();
                         }
                     }
                 }
             }
         }
+    }
+
+    fn opening(&self) -> Entries {
+        Entries::Opening(reopen(self.bus.clone(), self.bucket, self.subjects.clone()))
     }
 
     fn expect(&mut self, pending: u64) {
@@ -219,21 +226,21 @@ async fn next_before(entries: &mut Numbered, by: Option<Instant>) -> Result<Entr
     }
 }
 
-fn reopen(bus: Bus, bucket: Bucket) -> BoxFuture<'static, Result<Opened, BusError>> {
+fn reopen(bus: Bus, bucket: Bucket, subjects: String) -> BoxFuture<'static, Result<Opened, BusError>> {
     async move {
         tokio::time::sleep(REOPEN_PAUSE).await;
-        open(&bus, bucket).await
+        open(&bus, bucket, subjects).await
     }
     .boxed()
 }
 
-async fn open(bus: &Bus, bucket: Bucket) -> Result<Opened, BusError> {
+async fn open(bus: &Bus, bucket: Bucket, subjects: String) -> Result<Opened, BusError> {
     let inner = &bus.inner;
     inner.ready(inner.request_timeout).await?;
     let opening = async {
         let config = Config {
             deliver_subject: inner.client.new_inbox(),
-            filter_subject: bucket.subject("*"),
+            filter_subject: subjects,
             deliver_policy: DeliverPolicy::LastPerSubject,
             replay_policy: ReplayPolicy::Instant,
             ack_policy: AckPolicy::None,

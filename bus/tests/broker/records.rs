@@ -87,6 +87,8 @@ async fn changes_are_told_with_revisions_and_kinds_do_not_meet() {
     let leases: Records<Breaker> = bus.records(Bucket::BREAKERS.kind("lease"));
     let a = records.put("a", &Breaker { failures: 1 }).await.unwrap();
     leases.put("a", &Breaker { failures: 9 }).await.unwrap();
+    let mut only_b = records.watch_key("b").await.unwrap();
+    assert_eq!(change(&mut only_b).await, RecordChange::Ready);
     let mut watch = records.watch().await.unwrap();
     assert_eq!(change(&mut watch).await, put("a", 1, a));
     assert_eq!(change(&mut watch).await, RecordChange::Ready);
@@ -94,6 +96,7 @@ async fn changes_are_told_with_revisions_and_kinds_do_not_meet() {
     leases.delete("a", None).await.unwrap();
     records.delete("a", Some(a)).await.unwrap();
     assert_eq!(change(&mut watch).await, put("b", 2, b));
+    assert_eq!(change(&mut only_b).await, put("b", 2, b));
     assert_eq!(change(&mut watch).await, removed("a"));
     assert_eq!(records.list().await.unwrap().len(), 1);
     assert_eq!(leases.list().await.unwrap(), []);

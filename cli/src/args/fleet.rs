@@ -63,6 +63,16 @@ pub enum ModelsCommand {
     },
 }
 
+/// `chorus drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// The worker, as `chorus status` names it.
+    pub worker: String,
+    /// Where to ask and how to answer.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
 /// `chorus manager`.
 #[derive(Debug, Args)]
 pub struct ManagerArgs {

@@ -95,7 +95,8 @@ async fn embedded(
     result
 }
 
-fn report(ui: Ui, target: &Target, mut result: SynthesisResult) -> Result<(), CliError> {
+/// Tells what became of a request.
+pub(super) fn report(ui: Ui, target: &Target, mut result: SynthesisResult) -> Result<(), CliError> {
     for warning in result.metadata.iter().flat_map(|metadata| &metadata.warnings) {
         ui.warning(&warning.message);
     }

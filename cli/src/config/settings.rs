@@ -17,6 +17,9 @@ pub struct Setting {
     set: fn(&mut CliConfig, &str) -> Result<(), String>,
 }
 
+/// An engine with less cannot even start.
+const LEAST_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+
 /// All of them.
 pub const SETTINGS: &[Setting] = &[
     Setting {
@@ -80,6 +83,31 @@ pub const SETTINGS: &[Setting] = &[
         set: |c, t| number(t, 1, 256).map(|v| c.engine.lanes = Some(v as u32)),
     },
     Setting {
+        key: "engine.max_memory_bytes",
+        variable: "CHORUS_ENGINE_MAX_MEMORY_BYTES",
+        set: |c, t| number(t, LEAST_MEMORY_BYTES, u64::MAX).map(|v| c.engine.max_memory_bytes = Some(v)),
+    },
+    Setting {
+        key: "engine.canary",
+        variable: "CHORUS_ENGINE_CANARY",
+        set: |c, t| truth(t).map(|v| c.engine.canary = v),
+    },
+    Setting {
+        key: "engine.recycle_requests",
+        variable: "CHORUS_ENGINE_RECYCLE_REQUESTS",
+        set: |c, t| number(t, 0, u64::MAX).map(|v| c.engine.recycle_requests = v),
+    },
+    Setting {
+        key: "engine.recycle_age_ms",
+        variable: "CHORUS_ENGINE_RECYCLE_AGE_MS",
+        set: |c, t| number(t, 0, u64::MAX).map(|v| c.engine.recycle_age = Duration::from_millis(v)),
+    },
+    Setting {
+        key: "engine.recycle_rss_bytes",
+        variable: "CHORUS_ENGINE_RECYCLE_RSS_BYTES",
+        set: |c, t| number(t, 0, u64::MAX).map(|v| c.engine.recycle_rss_bytes = v),
+    },
+    Setting {
         key: "fleet.workers",
         variable: "CHORUS_FLEET_WORKERS",
         set: |c, t| number(t, 1, 64).map(|v| c.fleet.workers = v as u32),
@@ -137,6 +165,10 @@ fn url(given: &str) -> Result<String, String> {
 fn number(given: &str, least: u64, most: u64) -> Result<u64, String> {
     let parsed = given.parse::<u64>().ok().filter(|number| (least..=most).contains(number));
     parsed.ok_or_else(|| format!("{given:?} is not a whole number from {least} to {most}"))
+}
+
+fn truth(given: &str) -> Result<bool, String> {
+    given.parse().map_err(|_error| format!("{given:?} is neither true nor false"))
 }
 
 fn kind(given: &str) -> Result<EngineKind, String> {

@@ -164,13 +164,20 @@ pub fn worker_config(
     program.env = engine_environment(environment, engine);
     program.threads = config.engine.threads;
     program.lanes = config.engine.lanes;
+    program.max_memory_bytes = config.engine.max_memory_bytes;
     let bus = chorus_bus::BusConfig::default();
     let local_paths = definitions.iter().filter_map(local_path).collect();
     let assigned = match definitions.as_slice() {
         [] => Assigned::AllOfEngine,
         named => Assigned::Listed(named.iter().map(|model| model.name.clone()).collect()),
     };
-    WorkerConfig { definitions, local_paths, assigned, ..WorkerConfig::new(id, host(), bus, program) }
+    let mut worker =
+        WorkerConfig { definitions, local_paths, assigned, ..WorkerConfig::new(id, host(), bus, program) };
+    worker.canary.every = worker.canary.every.filter(|_| config.engine.canary);
+    worker.recycle.requests = Some(config.engine.recycle_requests).filter(|count| *count > 0);
+    worker.recycle.age = Some(config.engine.recycle_age).filter(|age| !age.is_zero());
+    worker.recycle.rss_bytes = Some(config.engine.recycle_rss_bytes).filter(|bytes| *bytes > 0);
+    worker
 }
 
 fn local_path(model: &ModelDefinition) -> Option<(ModelName, PathBuf)> {
@@ -237,6 +244,34 @@ mod tests {
             definitions(&plain, &KnownModels::default(), &[], Some(&voice)).unwrap()[0].name.as_str(),
             "joe"
         );
+    }
+
+    #[test]
+    fn what_is_set_about_the_engine_reaches_the_worker() {
+        let worker = |pairs: &[(&str, &str)]| {
+            let (config, environment) = config(pairs);
+            let engine = EngineProgram { python: "/env/bin/python".into(), path: "/engine".into() };
+            worker_config(&config, &environment, &engine, WorkerId::new("w").unwrap(), Vec::new())
+        };
+        let usual = worker(&[]);
+        assert_eq!((usual.engine.max_memory_bytes, usual.recycle.rss_bytes), (None, Some(4_000_000_000)));
+        assert_eq!((usual.recycle.requests, usual.recycle.age), (None, None));
+        assert!(usual.canary.every.is_some());
+        let set = worker(&[
+            ("CHORUS_ENGINE_MAX_MEMORY_BYTES", "8000000000"),
+            ("CHORUS_ENGINE_CANARY", "false"),
+            ("CHORUS_ENGINE_RECYCLE_REQUESTS", "1000"),
+            ("CHORUS_ENGINE_RECYCLE_AGE_MS", "3600000"),
+            ("CHORUS_ENGINE_RECYCLE_RSS_BYTES", "0"),
+        ]);
+        assert_eq!((set.engine.max_memory_bytes, set.recycle.rss_bytes), (Some(8_000_000_000), None));
+        assert_eq!(
+            (set.recycle.requests, set.recycle.age.map(|age| age.as_secs())),
+            (Some(1000), Some(3600))
+        );
+        assert!(set.canary.every.is_none());
+        usual.check().unwrap();
+        set.check().unwrap();
     }
 
     #[test]

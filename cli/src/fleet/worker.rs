@@ -96,7 +96,12 @@ impl WorkerProcess {
         let stop = root.child_token();
         let settings = SupervisorConfig {
             name: config.id.clone(),
-            restart: RestartPolicy { crash_limit: Some(CRASH_LIMIT), ..RestartPolicy::default() },
+            // One that was told to drain leaves with status 0, and is not begun again.
+            restart: RestartPolicy {
+                crash_limit: Some(CRASH_LIMIT),
+                success_is_final: true,
+                ..RestartPolicy::default()
+            },
             ready_within: Duration::from_secs(10),
             grace: config.grace,
         };
@@ -166,6 +171,9 @@ async fn follow(id: String, mut events: mpsc::Receiver<Event<()>>, notices: Noti
             Event::Started { run: 1, .. } => tracing::debug!(worker = %id, "worker process started"),
             Event::Started { .. } => notices.tell(Notice::News(format!("{id}: started again"))),
             Event::Ready { .. } | Event::Restarting { .. } | Event::Exited { ended: Ended::Stopped, .. } => {}
+            Event::Exited { exit: Some(exit), ended: Ended::Exited, .. } if exit.success() => {
+                notices.tell(Notice::News(format!("{id}: drained, and left")));
+            }
             Event::Exited { exit, ended, .. } => {
                 let how = match (ended, exit) {
                     (Ended::NotStarted(error), _) => error.to_string(),

@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use chorus_bus::Incoming;
+use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::job::{CHUNKS_PER_GRANT, ChunkGrant, RunChunk, RunResult, Started};
 use chorus_protocol::names::SessionSubject;
 use chorus_protocol::plan::{Advanced, Finished, Opened};
 use chorus_protocol::{ServiceError, SessionId};
+use chorus_runtime::task::FailureMeans;
 use chorus_runtime::telemetry::TraceContext;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -129,6 +131,7 @@ impl SessionTask {
                     }));
                 }
                 Action::Cancel(cancel) => cancels.push(cancel),
+                Action::Bury(letter) => self.bury(*letter),
                 Action::Accepted(model) => self.tell(SpeechEvent::Accepted { model }),
                 Action::Audio(piece) => self.tell(SpeechEvent::Audio(piece)),
                 Action::End(result) => self.tell(SpeechEvent::Ended(result)),
@@ -137,6 +140,15 @@ impl SessionTask {
         for cancel in cancels {
             self.shared.port.cancel(cancel).await;
         }
+    }
+
+    /// In a task of its own: the listener is not kept waiting for it.
+    fn bury(&self, letter: DeadLetter) {
+        let letter = DeadLetter { at_ms: self.shared.clock.unix_ms(), ..letter };
+        let port = Arc::clone(&self.shared.port);
+        self.shared
+            .tasks
+            .spawn_draining("bury", FailureMeans::Log, |_token| async move { port.bury(letter).await });
     }
 
     fn tell(&mut self, event: SpeechEvent) {

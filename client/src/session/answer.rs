@@ -157,7 +157,7 @@ impl Session {
             Disposition::Queued { attempt, seq } if *attempt == segment.attempt => {
                 segment.seq = Some(*seq);
                 if let State::Retry { .. } = segment.state {
-                    segment.state = State::Queued { lookup_at: now + interval };
+                    segment.is_queued(now, interval);
                 }
             }
             Disposition::Refused { error } => {

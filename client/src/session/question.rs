@@ -112,7 +112,7 @@ impl Session {
         let interval = self.config.lookup_interval;
         let mut lookups = Vec::new();
         for (&index, segment) in &mut self.segments {
-            if let State::Queued { lookup_at } = &mut segment.state
+            if let State::Queued { lookup_at, .. } = &mut segment.state
                 && *lookup_at <= now
             {
                 *lookup_at = now + interval;

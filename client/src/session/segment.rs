@@ -11,8 +11,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chorus_protocol::job::{Started, StartedAnswer, StopReason};
-use chorus_protocol::{Attempt, Incarnation, JobClass, RunId, ServiceError, WorkerId};
+use chorus_protocol::breaker::FailedRun;
+use chorus_protocol::job::{Failed, Started, StartedAnswer, StopReason};
+use chorus_protocol::{Attempt, Incarnation, JobClass, Reason, RunId, ServiceError, WorkerId};
 use chorus_runtime::retry::{Retries, RetryPolicy};
 
 use super::pieces::Pieces;
@@ -22,6 +23,20 @@ const MAX_JUDGED: usize = 64;
 
 /// Attempts at one segment, whatever the reasons, after which the request fails.
 pub(super) const MAX_ATTEMPTS: Attempt = 64;
+
+/// Engine failures on two or more workers after which a segment is poison (DESIGN.md).
+const POISON_FAILURES: usize = 3;
+
+/// Failed runs of one segment that are kept; the retry policy ends a request long before.
+const MAX_HISTORY: usize = 16;
+
+/// Lines of an engine's stderr that are kept per failed run, and how long they may be.
+const MAX_STDERR_LINES: usize = 20;
+const MAX_STDERR_CHARS: usize = 400;
+
+/// How often a retry after a loss is queued anew when nobody begins it, and after how long at first (then twice as long).
+const MAX_HEDGES: u32 = 3;
+const FIRST_HEDGE: Duration = Duration::from_millis(150);
 
 /// A segment.
 #[derive(Debug)]
@@ -33,20 +48,23 @@ pub(super) struct Segment {
     pub attempt: Attempt,
     /// Sequence of the current attempt's job, once known.
     pub seq: Option<u64>,
-    /// Engine failures so far, and on which workers.
+    /// Runs that failed by a worker's fault or fell silent, so far.
     pub failures: u32,
-    pub failed_on: Vec<WorkerId>,
+    /// The latest of them.
+    pub history: Vec<FailedRun>,
     pub tried: Vec<WorkerId>,
     retries: Retries,
     first_failure: Option<Instant>,
     stopped: Vec<RunId>,
+    /// How often the job may still be queued anew because nobody begins it; see [`Segment::hedge`].
+    hedges: u32,
     pub state: State,
 }
 
 #[derive(Debug)]
 pub(super) enum State {
     /// In the queue, as far as is known.
-    Queued { lookup_at: Instant },
+    Queued { lookup_at: Instant, hedge_at: Option<Instant> },
     /// A worker has it.
     Running(Run),
     /// To be asked of a manager again, as `attempt`.
@@ -78,12 +96,13 @@ impl Segment {
             attempt: 1,
             seq: None,
             failures: 0,
-            failed_on: Vec::new(),
+            history: Vec::new(),
             tried: Vec::new(),
             retries: retry.start(),
             first_failure: None,
             stopped: Vec::new(),
-            state: State::Queued { lookup_at: now + lookup_interval },
+            hedges: 0,
+            state: State::Queued { lookup_at: now + lookup_interval, hedge_at: None },
         }
     }
 
@@ -111,6 +130,7 @@ impl Segment {
             return stop(StopReason::Superseded);
         }
         self.supersede_run();
+        self.hedges = 0;
         if !self.tried.contains(&started.worker) {
             self.tried.push(started.worker.clone());
         }
@@ -134,14 +154,36 @@ impl Segment {
         }
     }
 
-    /// Counts an engine failure on the worker that has it.
-    pub fn count_failure(&mut self) {
+    /// Counts a failure on the worker that has it.
+    pub fn count_failure(&mut self, failed: &Failed) {
         self.failures += 1;
-        if let State::Running(run) = &self.state
-            && !self.failed_on.contains(&run.worker)
-        {
-            self.failed_on.push(run.worker.clone());
+        let State::Running(run) = &self.state else { return };
+        if self.history.len() == MAX_HISTORY {
+            self.history.remove(0);
         }
+        let last_lines = failed.stderr.iter().rev().take(MAX_STDERR_LINES).rev();
+        self.history.push(FailedRun {
+            attempt: self.attempt,
+            run: run.id,
+            worker: run.worker.clone(),
+            error: failed.error.clone(),
+            stderr: last_lines.map(|line| line.chars().take(MAX_STDERR_CHARS).collect()).collect(),
+        });
+    }
+
+    /// The workers on which it is poison; empty when it is not. Engines failed it three times on two or more workers. The
+    /// last of these runs was alone: whoever speaks a job that an engine has failed before speaks nothing beside it. A run
+    /// that fell silent says nothing about the words: its worker may be stopped, or gone.
+    pub fn poisoned(&self) -> Vec<WorkerId> {
+        let by_engine = |failed: &&FailedRun| {
+            !matches!(failed.error.reason(), Some(Reason::AttemptTimeout | Reason::WorkerLost))
+        };
+        let mut workers: Vec<WorkerId> =
+            self.history.iter().filter(by_engine).map(|failed| failed.worker.clone()).collect();
+        let failures = workers.len();
+        workers.sort();
+        workers.dedup();
+        if failures >= POISON_FAILURES && workers.len() >= 2 { workers } else { Vec::new() }
     }
 
     /// Makes the next attempt due. The first retry is immediate and urgent; further ones wait, at least `at_least`.
@@ -158,10 +200,30 @@ impl Segment {
             return None;
         }
         self.supersede_run();
-        let class = if first { JobClass::Urgent } else { self.class };
+        let class = if first || self.hedges > 0 { JobClass::Urgent } else { self.class };
         self.state = State::Retry { at: now + delay, class, supersedes: self.seq.take() };
         self.attempt += 1;
         Some(())
+    }
+
+    /// The worker that had it is lost. One that was stopped rather than killed still has its standing pulls, and a retry may
+    /// fall into one of them; so a retry that nobody begins soon is queued once more, a few times.
+    pub fn lost(&mut self) {
+        self.hedges = MAX_HEDGES;
+    }
+
+    /// The current attempt is in the queue.
+    pub fn is_queued(&mut self, now: Instant, lookup_interval: Duration) {
+        let waits = FIRST_HEDGE * 2u32.pow(MAX_HEDGES - self.hedges);
+        let hedge_at = (self.hedges > 0).then(|| now + waits);
+        self.state = State::Queued { lookup_at: now + lookup_interval, hedge_at };
+    }
+
+    /// Whether it waits in the queue for longer than its hedge allows; counts one off.
+    pub fn hedge(&mut self, now: Instant) -> bool {
+        let due = matches!(self.state, State::Queued { hedge_at: Some(at), .. } if at <= now);
+        self.hedges = self.hedges.saturating_sub(u32::from(due));
+        due
     }
 
     fn supersede_run(&mut self) {
@@ -181,7 +243,9 @@ impl Segment {
     /// When something must be done about it if nothing happens.
     pub fn timer(&self, attempt_timeout: Duration) -> Option<Instant> {
         match &self.state {
-            State::Queued { lookup_at } => Some(*lookup_at),
+            State::Queued { lookup_at, hedge_at } => {
+                Some(hedge_at.map_or(*lookup_at, |at| at.min(*lookup_at)))
+            }
             State::Running(run) => Some(run.moved_at + attempt_timeout),
             State::Retry { at, .. } if self.text.is_some() => Some(*at),
             State::Retry { .. } | State::Spoken { .. } | State::Released { .. } => None,
@@ -191,5 +255,5 @@ impl Segment {
 
 /// Whether an error means that this segment's words, and not the request, are at fault.
 pub(super) fn is_unspeakable(error: &ServiceError) -> bool {
-    error.reason() == Some(chorus_protocol::Reason::Unspeakable)
+    error.reason() == Some(Reason::Unspeakable)
 }

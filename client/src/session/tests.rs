@@ -3,6 +3,7 @@
 //! A script of random bytes drives the world; then the world turns fair (nothing is lost any more) and the session must
 //! come to an end. Whatever happened, the listener has heard each segment at most once, whole, in order, from one run.
 
+mod losses;
 mod unspeakable;
 
 use std::collections::HashMap;
@@ -14,6 +15,8 @@ use chorus_protocol::*;
 use proptest::prelude::*;
 
 use super::*;
+
+mod poison;
 
 const CHUNKS: u32 = 3;
 
@@ -50,6 +53,7 @@ struct World {
     heard: Vec<AudioPiece>,
     accepted: HashMap<(SessionId, u32), RunId>,
     ended: Option<SynthesisResult>,
+    buried: Vec<DeadLetter>,
     unread: u32,
 }
 
@@ -78,6 +82,7 @@ impl World {
             heard: Vec::new(),
             accepted: HashMap::new(),
             ended: None,
+            buried: Vec::new(),
             unread: 0,
         };
         world.carry_out();
@@ -165,6 +170,7 @@ impl World {
                     self.heard.push(piece);
                 }
                 Action::End(result) => self.ended = Some(*result),
+                Action::Bury(letter) => self.buried.push(*letter),
                 Action::Finish(_) | Action::Cancel(_) | Action::Accepted(_) => {}
             }
         }
@@ -445,23 +451,6 @@ fn a_listener_that_stops_reading_stops_the_asking() {
     }
     assert_eq!(world.heard.len(), 3, "the window, and not one more");
     assert!(world.queue.is_empty());
-}
-
-#[test]
-fn a_first_retry_is_immediate_and_urgent_and_names_what_was_tried() {
-    let mut world = World::new(1);
-    let opened = world.mail.remove(0);
-    world.deliver(opened);
-    world.pull(0, false);
-    let started = world.mail.remove(0);
-    world.deliver(started);
-    world.session.on_worker_lost(&WorkerId::new("w0").unwrap(), Incarnation::from_u128(0), world.now);
-    let actions = world.session.take_actions();
-    let [Action::Advance(ask)] = actions.as_slice() else { panic!("{actions:?}") };
-    let retry = &ask.retries[0];
-    assert_eq!((retry.attempt, retry.class, retry.failures), (2, JobClass::Urgent, 0));
-    assert_eq!(retry.tried, [WorkerId::new("w0").unwrap()]);
-    assert!(retry.supersedes.is_some());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::job::{
     Failed, OutcomeKind, ResultAnswer, RunChunk, RunOutcome, RunRef, RunResult, Spoken, Started,
     StartedAnswer, StopReason,
@@ -11,13 +12,10 @@ use chorus_protocol::{Incarnation, Reason, RunId, ServiceError, Warning, WorkerI
 
 use super::pieces::Checked;
 use super::segment::{Segment, State, is_unspeakable};
-use super::{Phase, Session, answer::retry_after};
+use super::{Action, Phase, Session, answer::retry_after};
 
 /// How often a run may be asked to send missing chunks again before it is tried elsewhere.
 const MAX_RESENDS: u32 = 3;
-
-/// Engine failures on two or more workers after which a segment is poison (DESIGN.md).
-const POISON_FAILURES: u32 = 3;
 
 impl Session {
     /// A worker has begun: go, or stop?
@@ -83,11 +81,22 @@ impl Session {
     pub fn on_worker_lost(&mut self, worker: &WorkerId, incarnation: Incarnation, now: Instant) {
         let lost = |s: &Segment| matches!(&s.state, State::Running(r) if r.worker == *worker && r.incarnation == incarnation);
         let indices: Vec<u32> = self.segments.iter().filter(|(_, s)| lost(s)).map(|(&i, _)| i).collect();
-        for &index in &indices {
-            self.retry_uncounted(index, Duration::ZERO, now);
+        for index in &indices {
+            if let Some(segment) = self.segments.get_mut(index) {
+                segment.lost();
+            }
+            self.retry_uncounted(*index, Duration::ZERO, now);
         }
         if !indices.is_empty() {
             self.pump(now);
+        }
+    }
+
+    /// Retries after a loss that nobody begins are queued anew.
+    pub(super) fn hedge_unclaimed(&mut self, now: Instant) {
+        let unclaimed = self.segments.iter_mut().filter_map(|(&i, s)| s.hedge(now).then_some(i));
+        for index in unclaimed.collect::<Vec<u32>>() {
+            self.retry_uncounted(index, Duration::ZERO, now);
         }
     }
 
@@ -99,7 +108,7 @@ impl Session {
         for index in indices {
             let ms = attempt_timeout.as_millis();
             let message = format!("the worker made no progress for {ms} ms");
-            self.retry_counted(index, ServiceError::new(Reason::AttemptTimeout, message), now);
+            self.retry_counted(index, found(Reason::AttemptTimeout, message), now);
         }
     }
 
@@ -125,7 +134,7 @@ impl Session {
                 ResultAnswer::Stale
             }
             Checked::Corrupt(why) => {
-                self.retry_counted(run.segment, ServiceError::new(Reason::BadAudio, why), now);
+                self.retry_counted(run.segment, found(Reason::BadAudio, why), now);
                 ResultAnswer::Stale
             }
             Checked::Whole(_) if !self.rate_fits(spoken.sample_rate) => {
@@ -133,7 +142,7 @@ impl Session {
                     "{} Hz, but the request began at {} Hz",
                     spoken.sample_rate, self.tally.sample_rate
                 );
-                self.retry_counted(run.segment, ServiceError::new(Reason::BadAudio, why), now);
+                self.retry_counted(run.segment, found(Reason::BadAudio, why), now);
                 ResultAnswer::Stale
             }
             Checked::Whole(audio) => {
@@ -168,27 +177,29 @@ impl Session {
     }
 
     fn take_failure(&mut self, run: &RunRef, failed: Failed, now: Instant) {
-        let error = failed.error;
-        match OutcomeKind::of(&error) {
-            OutcomeKind::ClientFault if is_unspeakable(&error) => {
+        let error = &failed.error;
+        match OutcomeKind::of(error) {
+            OutcomeKind::ClientFault if is_unspeakable(error) => {
                 self.tally.warn(Warning {
                     reason: Reason::Unspeakable.as_str().into(),
                     message: error.message.clone(),
                     segment: Some(run.segment),
                 });
-                self.unspeakable.get_or_insert(error);
+                self.unspeakable.get_or_insert(failed.error);
                 self.settle(run.segment, run.run, Bytes::new(), 0);
             }
-            OutcomeKind::ClientFault if error.reason() != Some(Reason::Cancelled) => self.fail(error, now),
+            OutcomeKind::ClientFault if error.reason() != Some(Reason::Cancelled) => {
+                self.fail(failed.error, now)
+            }
             OutcomeKind::BackPressure => {
-                let after = retry_after(&error).unwrap_or(Duration::from_millis(250));
+                let after = retry_after(error).unwrap_or(Duration::from_millis(250));
                 self.retry_uncounted(run.segment, after, now);
             }
             // A worker that cancels on its own account is draining or confused: not this segment's fault.
             OutcomeKind::ClientFault | OutcomeKind::Success => {
                 self.retry_uncounted(run.segment, Duration::ZERO, now)
             }
-            OutcomeKind::WorkerFault => self.retry_counted(run.segment, error, now),
+            OutcomeKind::WorkerFault => self.retry_counted(run.segment, failed, now),
         }
     }
 
@@ -206,21 +217,44 @@ impl Session {
     }
 
     /// Tries a segment again after a worker's fault; ends the request when it is poison or has failed too often.
-    fn retry_counted(&mut self, index: u32, error: ServiceError, now: Instant) {
+    fn retry_counted(&mut self, index: u32, failed: Failed, now: Instant) {
         let Some(segment) = self.segments.get_mut(&index) else { return };
-        segment.count_failure();
-        let poison = segment.failures >= POISON_FAILURES && segment.failed_on.len() >= 2;
-        let failures = segment.failures;
-        if poison {
+        segment.count_failure(&failed);
+        let (error, failures, poisoned) = (failed.error, segment.failures, segment.poisoned());
+        if !poisoned.is_empty() {
             let message =
                 format!("segment {index} failed {failures} times on several workers; last: {error}");
-            let workers: Vec<String> = segment.failed_on.iter().map(ToString::to_string).collect();
+            let workers: Vec<String> = poisoned.iter().map(ToString::to_string).collect();
+            self.bury(index);
             self.fail(ServiceError::new(Reason::Poison, message).with("workers", workers), now);
             return;
         }
-        self.tally.retries += 1;
-        if segment.schedule_retry(now, true, Duration::ZERO).is_none() {
+        let too_often = self.config.retry.max_attempts.is_some_and(|most| failures >= most);
+        if too_often || segment.schedule_retry(now, true, Duration::ZERO).is_none() {
             self.fail(error.with("failures", failures), now);
+        } else {
+            self.tally.retries += 1;
         }
     }
+
+    /// Sends a segment with its whole history to the dead letters.
+    fn bury(&mut self, index: u32) {
+        let Phase::Speaking(terms) = &self.phase else { return };
+        let Some(segment) = self.segments.get_mut(&index) else { return };
+        let letter = DeadLetter {
+            request_id: self.request_id.clone(),
+            session: self.id,
+            segment: index,
+            text: segment.text.clone().unwrap_or_default(),
+            speech: terms.speech.clone(),
+            at_ms: 0,
+            history: std::mem::take(&mut segment.history),
+        };
+        self.actions.push(Action::Bury(Box::new(letter)));
+    }
+}
+
+/// A failure that this side has found.
+fn found(reason: Reason, why: impl Into<String>) -> Failed {
+    Failed { error: ServiceError::new(reason, why), stderr: Vec::new() }
 }

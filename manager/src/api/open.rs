@@ -42,6 +42,7 @@ impl Core {
         };
         let plan = plan(&question, &self.segmenter_for(&definition));
         refuse_unspeakable(&plan)?;
+        self.refuse_when_all_open(&speech.model)?;
         let deadline = request.deadline_ms.map_or(self.config.default_deadline, Duration::from_millis);
         if let Some(first) = plan.drafts.first() {
             self.admit_first(&speech.model, first, deadline)?;
@@ -54,7 +55,7 @@ impl Core {
         Ok(Opened {
             manager: self.id.clone(),
             deadline_ms: deadline.as_millis() as u64,
-            attempt_timeout_ms: self.config.attempt_timeout.as_millis() as u64,
+            attempt_timeout_ms: self.config.breaker.timeout_ms,
             finish: self.hooks.wanted_at(HookPoint::AfterSynthesis),
             text: (request.text != text_before).then_some(request.text),
             speech,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
 mod admission;
+mod breakers;
 mod liveness;
 mod malformed;
 mod models;

@@ -3,8 +3,8 @@
 //!
 //! [`Restarts`] decides (pure). The loop here acts: it starts the child through the caller's [`Launch`], reports what
 //! happens as [`Event`]s on a bounded channel, and takes the orders of a [`SupervisorHandle`]. It ends when
-//! its token is cancelled, when it gives up, or when nobody reads its events any more; the child is stopped
-//! in each case.
+//! its token is cancelled, when it gives up, when a child exits as it was told (if the policy says so), or when nobody reads
+//! its events any more; the child is stopped in each case.
 
 mod policy;
 
@@ -67,6 +67,8 @@ pub enum Ended {
     Exited,
     /// [`SupervisorHandle::restart`] asked for it, for this reason.
     Replaced(String),
+    /// [`SupervisorHandle::renew`] asked for it, for this reason: no failure.
+    Renewed(String),
     /// The supervisor was told to stop.
     Stopped,
 }
@@ -114,15 +116,25 @@ pub enum Event<R> {
 /// Gives orders to a supervisor. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SupervisorHandle {
-    restarts: mpsc::Sender<String>,
+    restarts: mpsc::Sender<Ended>,
 }
 
 impl SupervisorHandle {
     /// Stops the child (it hangs, or it lies) and lets the policy start it again. It counts as a failure.
     /// Asked again before the first was done, it does nothing.
     pub fn restart(&self, reason: impl Into<String>) {
+        self.ask(Ended::Replaced(reason.into()));
+    }
+
+    /// Stops the child, though it is well, and starts it again at once. No failure: neither delay nor crash limit apply, so
+    /// whoever asks must bound how often.
+    pub fn renew(&self, reason: impl Into<String>) {
+        self.ask(Ended::Renewed(reason.into()));
+    }
+
+    fn ask(&self, end: Ended) {
         // Full: one is under way. Closed: the supervisor has ended.
-        let _already_asked = self.restarts.try_send(reason.into());
+        let _already_asked = self.restarts.try_send(end);
     }
 }
 
@@ -158,7 +170,7 @@ struct Loop<L: Launch> {
     token: CancellationToken,
     launch: L,
     events: mpsc::Sender<Event<L::Ready>>,
-    asked: mpsc::Receiver<String>,
+    asked: mpsc::Receiver<Ended>,
     decisions: Restarts,
 }
 
@@ -175,14 +187,22 @@ impl<L: Launch> Loop<L> {
         for run in 1.. {
             let end = self.one_run(run).await;
             let stopped = matches!(end.ended, Ended::Stopped);
+            let renewed = matches!(end.ended, Ended::Renewed(_));
+            let meant = self.config.restart.success_is_final
+                && matches!(end.ended, Ended::Exited)
+                && end.exit.is_some_and(|exit| exit.success());
             let stderr_tail = end.stderr.map(|ring| ring.tail()).unwrap_or_default();
             let (name, exit) = (&self.config.name, end.exit);
-            if !stopped {
+            if !stopped && !renewed && !meant {
                 tracing::warn!(process = %name, run, ?exit, ended = ?end.ended, "a supervised process ended");
             }
             self.tell(Event::Exited { run, exit, ended: end.ended, stderr_tail }).await;
-            if stopped || self.events.is_closed() {
+            if stopped || meant || self.events.is_closed() {
                 return;
+            }
+            if renewed {
+                self.forget_orders();
+                continue;
             }
             let ready_since = end.ready_since.map(Instant::into_std);
             match self.decisions.on_end(Instant::now().into_std(), ready_since) {
@@ -192,8 +212,7 @@ impl<L: Launch> Loop<L> {
                     if pause.await.is_none() {
                         return;
                     }
-                    // What was asked about the run that is over is done.
-                    while self.asked.try_recv().is_ok() {}
+                    self.forget_orders();
                 }
                 Decision::GiveUp { failures } => {
                     tracing::error!(process = %self.config.name, failures, "it fails again and again; giving up");
@@ -202,6 +221,11 @@ impl<L: Launch> Loop<L> {
                 }
             }
         }
+    }
+
+    /// What was asked about the run that is over is done.
+    fn forget_orders(&mut self) {
+        while self.asked.try_recv().is_ok() {}
     }
 
     async fn one_run(&mut self, run: u64) -> RunEnd {
@@ -251,7 +275,7 @@ impl<L: Launch> Loop<L> {
             () = self.token.cancelled() => Ended::Stopped,
             _ = child.wait() => return Ended::Exited,
             () = self.events.closed() => Ended::Stopped,
-            Some(reason) = self.asked.recv() => Ended::Replaced(reason),
+            Some(asked) = self.asked.recv() => asked,
         };
         child.terminate(self.config.grace).await;
         ended

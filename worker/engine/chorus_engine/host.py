@@ -24,9 +24,29 @@ def rss_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def gpu_memory_bytes() -> int | None:
+    """What torch holds of this process's GPU, in use or cached; None where it has not begun to use one.
+
+    The driver's own share of a process (a few hundred MiB for its context) is not in it: no library tells it.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return sum(torch.cuda.memory_reserved(device) for device in range(torch.cuda.device_count()))
+
+
+def memory() -> dict[str, int]:
+    """The memory of this process, as the answers to load and unload tell it."""
+    gpu_bytes = gpu_memory_bytes()
+    told = {"rssBytes": rss_bytes()}
+    return told if gpu_bytes is None else {**told, "gpuMemoryBytes": gpu_bytes}
+
+
 def release_memory() -> None:
-    """Gives freed memory back to the system; without the trim, glibc keeps what a model used."""
+    """Gives freed memory back to system and GPU; without the trim, glibc keeps what a model used."""
     gc.collect()
+    if gpu_memory_bytes() is not None:
+        sys.modules["torch"].cuda.empty_cache()
     if sys.platform.startswith("linux"):
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

@@ -96,7 +96,7 @@ class Loader:
             "languages": info.languages,
             "loadMs": (loaded - begun) * 1000.0,
             "warmupMs": (warm - loaded) * 1000.0,
-            "rssBytes": host.rss_bytes(),
+            **host.memory(),
         }
         if info.max_text_chars is not None:
             answer["maxTextChars"] = info.max_text_chars
@@ -107,7 +107,7 @@ class Loader:
             text = f"model {name} is not loaded"
             raise EngineError(MODEL_NOT_FOUND, "not_loaded", text, known=sorted(self.models))
         host.release_memory()
-        self._send("response", {"method": "unload", "model": name, "rssBytes": host.rss_bytes()}, message)
+        self._send("response", {"method": "unload", "model": name, **host.memory()}, message)
 
 
 class _Progress:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import types
 
 import msgpack
 import pytest
@@ -196,7 +198,9 @@ def test_null_engine_refuses_what_it_cannot(engine):
 
 
 def test_unload_and_load_again(engine):
-    assert engine.ask(method="unload", model="m")["payload"]["rssBytes"] > 0
+    unloaded = engine.ask(method="unload", model="m")["payload"]
+    assert unloaded["rssBytes"] > 0
+    assert "gpuMemoryBytes" not in unloaded, "there is no torch in this engine"
     refused(engine.ask(method="synthesize", model="m", text="x"), "MODEL_NOT_FOUND", "not_loaded")
     assert engine.load("m", {"builtin": "null"})["payload"]["sampleRate"] == 22_050
 
@@ -226,3 +230,16 @@ def test_memory_limit_is_applied(start):
     assert line.split()[3] == str(1 << 30)
     with open(f"/proc/{pid}/status", encoding="ascii") as status:
         assert "NoNewPrivs:\t1\n" in list(status)
+
+
+def test_gpu_memory_is_what_torch_holds(monkeypatch):
+    from chorus_engine import host
+
+    reserved = {0: 300, 1: 20}
+    cuda = types.SimpleNamespace(
+        is_initialized=lambda: True, device_count=lambda: 2, memory_reserved=lambda device: reserved[device]
+    )
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    assert host.memory()["gpuMemoryBytes"] == 320
+    cuda.is_initialized = lambda: False
+    assert "gpuMemoryBytes" not in host.memory()

@@ -30,6 +30,8 @@ pub async fn shake_hands(
     within: Duration,
 ) -> Result<HelloAnswer, HandshakeError> {
     let hello = EngineRequest::Hello { accept: version::ACCEPT.to_owned(), worker: worker.to_owned() };
+    // Python itself is starting: `within` bounds it, not what an engine at work may be silent.
+    let _longer_silence = link.loading();
     let answer: HelloAnswer =
         link.call(hello, within).await.map_err(|failed| HandshakeError::Refused(failed.error))?;
     check_version(&answer)?;

@@ -234,6 +234,13 @@ impl Follower {
     fn link_ended(&self, seen: &mut Seen) {
         let Some(session) = seen.current.take() else { return };
         let Some(end) = session.link.end() else { return };
+        if session.link.is_retired() {
+            tracing::info!(run = session.run, why = %end.error.message, "engine renewed");
+            self.orders.renew(end.error.message.clone());
+            seen.told = true;
+            self.publish.send_replace(EngineState::Starting { last: None });
+            return;
+        }
         self.orders.restart(end.error.message.clone());
         self.tell(end.error.clone(), seen);
     }
@@ -273,7 +280,9 @@ fn exit_error(ended: &Ended, exit: Option<String>) -> ServiceError {
             (Reason::EngineStart, format!("the engine did not get ready in time{exit}"))
         }
         Ended::Exited => (Reason::EngineCrashed, format!("the engine died{exit}")),
-        Ended::Replaced(why) => (Reason::EngineCrashed, format!("the engine was replaced: {why}")),
+        Ended::Replaced(why) | Ended::Renewed(why) => {
+            (Reason::EngineCrashed, format!("the engine was replaced: {why}"))
+        }
         Ended::Stopped => (Reason::EngineCrashed, "the engine was stopped".to_owned()),
     };
     ServiceError::new(reason, message)

@@ -23,10 +23,12 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::turns::Turns;
 use super::{Action, Ending, Event, Run};
 use crate::config::WorkerConfig;
 use crate::engine::{Call, EngineState, Told};
 use crate::events::Events;
+use crate::gate::Gate;
 use crate::health::{self, Finished};
 use crate::metrics::{Metrics, RunFigures};
 use crate::models::Models;
@@ -46,6 +48,8 @@ pub(crate) struct RunContext {
     pub(crate) models: watch::Receiver<Arc<Models>>,
     pub(crate) runs: Arc<Runs>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) gate: Gate,
+    pub(crate) turns: Turns,
     /// Cancelled when the worker leaves without waiting any longer.
     pub(crate) leaving: CancellationToken,
 }
@@ -53,8 +57,12 @@ pub(crate) struct RunContext {
 /// Runs one delivery to its end, and gives the credit back.
 pub(crate) async fn run(context: Arc<RunContext>, delivery: Delivery, fresh: bool, credit: Credit) {
     let pulled = context.clock.now();
+    let failures = delivery.failures;
     if let Some((delivery, job, inbox)) = intake::take_in(&context, delivery).await {
-        RunTask::new(&context, delivery, job, &inbox, pulled).drive(fresh).await;
+        let task = RunTask::new(&context, delivery, job, &inbox, pulled);
+        let (turn, waited) = context.turns.take(failures > 0, &context.leaving).await;
+        task.drive(fresh && !waited).await;
+        drop(turn);
     }
     drop(credit);
 }
@@ -277,6 +285,9 @@ impl<'a> RunTask<'a> {
             RunOutcome::Spoken(spoken) => (OutcomeKind::Success, Some(spoken), None),
             RunOutcome::Failed(failed) => (OutcomeKind::of(&failed.error), None, Some(failed.error.clone())),
         };
+        if kind == OutcomeKind::WorkerFault {
+            self.context.gate.failed();
+        }
         let engine_ms = spoken.map_or(0.0, |spoken| spoken.engine_ms);
         match spoken {
             Some(spoken) => {

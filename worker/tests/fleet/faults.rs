@@ -95,7 +95,7 @@ async fn an_engine_that_hangs_is_replaced() {
     let bus = broker.connect().await;
     let mut config = worker_config(&broker, "checkable", plain());
     config.engine.liveness.ping_every = Duration::from_millis(100);
-    config.engine.liveness.hang_after = Duration::from_millis(1000);
+    config.engine.liveness.busy_silence = Duration::from_millis(1000);
     let worker = Running::start(config).await;
     let mut session = Session::open(&bus).await;
     let text = "hello [[hang attempts=1]]";

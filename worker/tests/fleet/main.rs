@@ -4,6 +4,8 @@
 
 mod support;
 
+mod breaker;
 mod faults;
 mod leaving;
+mod life;
 mod speaking;

@@ -23,6 +23,8 @@ pub struct RestartPolicy {
     pub crash_limit: Option<u32>,
     /// The window in which failures are counted.
     pub crash_window: Duration,
+    /// A child that exits with status 0 has done what it was told, and is not started again.
+    pub success_is_final: bool,
 }
 
 impl Default for RestartPolicy {
@@ -36,6 +38,7 @@ impl Default for RestartPolicy {
             healthy_after: Duration::from_secs(10),
             crash_limit: Some(5),
             crash_window: Duration::from_secs(60),
+            success_is_final: false,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The two tasks of a link.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +9,6 @@ use chorus_protocol::{Reason, ServiceError};
 use chorus_runtime::process::{FrameError, FrameReader, FrameWriter};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::{Behind, Link, Liveness};
 use crate::engine::router::Routed;
@@ -67,20 +65,18 @@ async fn read_on<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
     liveness: &Liveness,
 ) -> ServiceError {
-    let mut heard = Instant::now();
+    let mut silent = Duration::ZERO;
     loop {
-        let silent = heard.elapsed();
-        let loading = link.loads.load(Ordering::Relaxed) > 0;
-        let limit = if loading { liveness.load_silence } else { liveness.hang_after };
-        if silent >= limit {
-            let message = format!("the engine hangs: silent for {} s, though pinged", silent.as_secs());
+        if silent >= silence_limit(link, liveness) {
+            let message = format!("the engine hangs: silent for {} ms, though pinged", silent.as_millis());
             return ServiceError::new(Reason::EngineCrashed, message);
         }
         let Ok(read) = tokio::time::timeout(liveness.ping_every, reader.next()).await else {
+            silent += liveness.ping_every;
             link.send_unasked(EngineRequest::Ping);
             continue;
         };
-        heard = Instant::now();
+        silent = Duration::ZERO;
         match read {
             Ok(Some(frame)) => {
                 if let Err(error) = take(link, &frame) {
@@ -100,6 +96,16 @@ async fn read_on<R: AsyncRead + Unpin>(
                 return ServiceError::new(Reason::EngineProtocol, message);
             }
         }
+    }
+}
+
+fn silence_limit(link: &Link, liveness: &Liveness) -> Duration {
+    if link.is_loading() {
+        liveness.load_silence
+    } else if link.under_way() > 0 {
+        liveness.busy_silence
+    } else {
+        liveness.idle_silence
     }
 }
 

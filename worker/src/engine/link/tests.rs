@@ -111,7 +111,20 @@ async fn a_silent_engine_is_pinged_and_then_given_up() {
     let failed = crashed(call.next().await);
     assert!(failed.error.message.contains("hangs"), "{}", failed.error);
     let took = began.elapsed();
-    assert!((Duration::from_secs(10)..Duration::from_secs(13)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(2000)..Duration::from_millis(3000)).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_nothing_to_do_or_while_loading_it_may_be_silent_for_longer() {
+    let (idle, _far) = linked();
+    let (loading, _silent) = linked();
+    let _longer = loading.loading();
+    let _call = loading.request(EngineRequest::Ping, None).unwrap();
+    let began = tokio::time::Instant::now();
+    idle.ended().await;
+    assert!((Duration::from_secs(10)..Duration::from_secs(11)).contains(&began.elapsed()));
+    loading.ended().await;
+    assert!((Duration::from_secs(120)..Duration::from_secs(121)).contains(&began.elapsed()));
 }
 
 #[tokio::test]
