@@ -78,6 +78,7 @@ impl Fleet {
             let spec = spec
                 .args(["--engine", "checkable"])
                 .set_env("CHORUS_ENGINE_LANES", plan.lanes.to_string())
+                .set_env("CHORUS_ENGINE_RECYCLE_REQUESTS", plan.recycle_after.to_string())
                 .set_env("CHORUS_ENGINE_PYTHON", &programs.python)
                 .set_env("CHORUS_ENGINE_PATH", &programs.engine);
             fleet.workers.push(PartProcess::new(&name, spec));

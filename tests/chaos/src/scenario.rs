@@ -45,6 +45,8 @@ pub struct Fleet {
     pub lanes: u32,
     /// How long the engine pretends to compute for a segment.
     pub compute: Duration,
+    /// Segments after which a worker renews its engine; 0 is never.
+    pub recycle_after: u32,
     /// Whether workers reach the broker through a proxy of ours, which [`Action::CutLinks`] and [`Action::DelayLinks`] need.
     pub proxied: bool,
 }
@@ -221,7 +223,8 @@ impl Scenario {
 
 impl Default for Fleet {
     fn default() -> Self {
-        Self { managers: 2, workers: 3, lanes: 1, compute: Duration::from_millis(20), proxied: false }
+        let compute = Duration::from_millis(20);
+        Self { managers: 2, workers: 3, lanes: 1, compute, recycle_after: 0, proxied: false }
     }
 }
 

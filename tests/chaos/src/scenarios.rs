@@ -289,10 +289,10 @@ fn overload() -> Scenario {
 fn soak() -> Scenario {
     let load = Load { amount: Amount::Requests(10_000), concurrency: 8, segments: 1, ..Load::native() };
     Scenario {
-        fleet: Fleet { workers: 2, compute: Duration::ZERO, ..Fleet::default() },
+        fleet: Fleet { workers: 2, compute: Duration::ZERO, recycle_after: 1_000, ..Fleet::default() },
         loads: vec![load],
         checks: Checks { max_rss_slope: Some(1_048_576.0), max_fd_slope: Some(1.0), ..Checks::default() },
-        ..Scenario::new("soak", "10,000 requests, one after the other")
+        ..Scenario::new("soak", "10,000 requests, while engines are renewed every 1,000 segments")
     }
 }
 
