@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Value;
-pub use bench::{BenchCommand, FirstAudioArgs, LatencyArgs};
+pub use bench::{BenchCommand, ChaosArgs, FirstAudioArgs, LatencyArgs};
 pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
 pub use jobs::{JobArgs, JobsCommand, SubmitArgs};
 
@@ -299,6 +299,10 @@ impl Command {
             Self::Worker(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Bench(BenchCommand::Latency(args)) => args.engine.values(),
             Self::Bench(BenchCommand::FirstAudio(args)) => args.engine.values(),
+            // Its engine's samples are what is checked.
+            Self::Bench(BenchCommand::Chaos(_)) => {
+                vec![Value::flag("engine.kind", "chorus bench chaos", "checkable")]
+            }
             Self::Doctor(_) | Self::Setup(_) | Self::Voice(_) => Vec::new(),
         }
     }
@@ -320,6 +324,7 @@ impl Command {
             Self::Dead(command) => command.report().json,
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
+            Self::Bench(BenchCommand::Chaos(args)) => args.json,
             Self::Up(_) | Self::Manager(_) | Self::Worker(_) => false,
         }
     }

@@ -4,6 +4,7 @@
 //! its last line. No text is spoken twice, so that nothing can come from a cache.
 
 pub mod baseline;
+pub mod chaos;
 pub mod first_audio;
 pub mod latency;
 pub mod stats;

@@ -39,5 +39,6 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         Command::Bench(BenchCommand::FirstAudio(args)) => {
             Box::pin(bench::first_audio::run(context, args)).await
         }
+        Command::Bench(BenchCommand::Chaos(args)) => Box::pin(bench::chaos::run(context, args)).await,
     }
 }

@@ -49,6 +49,8 @@ pub struct EngineConfig {
     pub path: Option<PathBuf>,
     /// `engine.threads`: threads of one inference; the engine's own choice without it.
     pub threads: Option<u32>,
+    /// `engine.lanes`: segments that one worker speaks at once; the engine's own choice without it.
+    pub lanes: Option<u32>,
     /// `engine.max_memory_bytes`: what its process may use, which it limits itself to; no limit without it.
     pub max_memory_bytes: Option<u64>,
     /// `engine.canary`: whether an engine with nothing to do is tried.
@@ -123,6 +125,7 @@ impl CliConfig {
                 python: None,
                 path: None,
                 threads: None,
+                lanes: None,
                 max_memory_bytes: None,
                 canary: true,
                 recycle_requests: 0,

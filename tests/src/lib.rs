@@ -4,7 +4,6 @@
 //! test`, or by hand with `chorus setup --profile test`); each test then gets a CHORUS_HOME of its own that links to it,
 //! so that run files and stores never meet. Killing `chorus` ends all that it started: the tests lean on that, and check it.
 
-pub mod checkable;
 pub mod fleet;
 pub mod home;
 pub mod nats;
@@ -13,6 +12,7 @@ pub mod wav;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+pub use chorus_chaos::checkable;
 pub use fleet::{Fleet, chorus, chorus_with_stdin};
 pub use home::Home;
 

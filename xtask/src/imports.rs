@@ -20,6 +20,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("chorus-manager", &SERVICE_LAYERS),
     ("chorus-worker", &SERVICE_LAYERS),
     ("chorus-gateway", &SERVICE_LAYERS),
+    // Scenarios drive a fleet from outside: processes and the wire, never a service's own code.
+    ("chorus-chaos", &["chorus-bus", "chorus-client", "chorus-protocol", "chorus-runtime"]),
     ("chorus-cli", &EVERYTHING),
     ("chorus-tests", &EVERYTHING),
     ("xtask", &[]),
@@ -29,10 +31,12 @@ const LAYERS: &[(&str, &[&str])] = &[
 const SERVICE_LAYERS: [&str; 6] =
     ["chorus-audio", "chorus-bus", "chorus-client", "chorus-protocol", "chorus-runtime", "chorus-text"];
 
-/// Everything but the tests.
-const EVERYTHING: [&str; 11] = [
+/// Everything but the tests. Chaos lies below `tests/` but is a program, not a test: `chorus bench chaos` runs the same
+/// scenarios, by the same code, that the tests run.
+const EVERYTHING: [&str; 12] = [
     "chorus-audio",
     "chorus-bus",
+    "chorus-chaos",
     "chorus-cli",
     "chorus-client",
     "chorus-gateway",

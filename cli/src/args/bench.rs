@@ -11,6 +11,22 @@ pub enum BenchCommand {
     Latency(LatencyArgs),
     /// First audio of a sentence of 60 characters, against the engine's own time.
     FirstAudio(FirstAudioArgs),
+    /// Hurt a fleet on purpose and check every sample that listeners hear.
+    Chaos(ChaosArgs),
+}
+
+/// `chorus bench chaos`.
+#[derive(Debug, Args)]
+pub struct ChaosArgs {
+    /// A scenario of either set; the long set without it. May be repeated.
+    #[arg(long = "scenario", value_name = "NAME")]
+    pub scenarios: Vec<String>,
+    /// Show what scenarios there are.
+    #[arg(long, conflicts_with = "scenarios")]
+    pub list: bool,
+    /// The figures as JSON, on the last line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `chorus bench latency`.

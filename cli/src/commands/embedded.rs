@@ -136,7 +136,7 @@ async fn fatal(notices: &mut mpsc::Receiver<Notice>) -> CliError {
 }
 
 /// Both were needed, so both were provided.
-pub(super) fn both(
+pub(crate) fn both(
     engine: Option<EngineProgram>,
     nats_server: Option<PathBuf>,
 ) -> Result<(EngineProgram, PathBuf), CliError> {

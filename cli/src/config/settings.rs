@@ -78,6 +78,11 @@ pub const SETTINGS: &[Setting] = &[
         set: |c, t| number(t, 1, 1024).map(|v| c.engine.threads = Some(v as u32)),
     },
     Setting {
+        key: "engine.lanes",
+        variable: "CHORUS_ENGINE_LANES",
+        set: |c, t| number(t, 1, 256).map(|v| c.engine.lanes = Some(v as u32)),
+    },
+    Setting {
         key: "engine.max_memory_bytes",
         variable: "CHORUS_ENGINE_MAX_MEMORY_BYTES",
         set: |c, t| number(t, LEAST_MEMORY_BYTES, u64::MAX).map(|v| c.engine.max_memory_bytes = Some(v)),

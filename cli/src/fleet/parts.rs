@@ -163,6 +163,7 @@ pub fn worker_config(
     let mut program = chorus_worker::EngineConfig::new(config.engine.kind.as_str(), &engine.python);
     program.env = engine_environment(environment, engine);
     program.threads = config.engine.threads;
+    program.lanes = config.engine.lanes;
     program.max_memory_bytes = config.engine.max_memory_bytes;
     let bus = chorus_bus::BusConfig::default();
     let local_paths = definitions.iter().filter_map(local_path).collect();

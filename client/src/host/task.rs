@@ -108,6 +108,8 @@ impl SessionTask {
 
     async fn carry_out(&mut self) {
         self.register();
+        // Told last: without a broker that takes its time-out, and the listener's end must not wait for it.
+        let mut cancels = Vec::new();
         for action in self.session.take_actions() {
             match action {
                 Action::Open(open) => {
@@ -128,12 +130,15 @@ impl SessionTask {
                         Answer::Finished(port.finish(*finish, Some(trace)).await)
                     }));
                 }
-                Action::Cancel(cancel) => self.shared.port.cancel(cancel).await,
+                Action::Cancel(cancel) => cancels.push(cancel),
                 Action::Accepted(model, text) => self.tell(SpeechEvent::Accepted { model, text }),
                 Action::Bury(letter) => self.bury(*letter),
                 Action::Audio(piece) => self.tell(SpeechEvent::Audio(piece)),
                 Action::End(result) => self.tell(SpeechEvent::Ended(result)),
             }
+        }
+        for cancel in cancels {
+            self.shared.port.cancel(cancel).await;
         }
     }
 

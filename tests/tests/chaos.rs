@@ -1,0 +1,89 @@
+//! The short set of chaos: whatever is killed, stopped or spoilt, listeners hear every sample once.
+//!
+//! Pauses are printed and only bounded generously: how long they may be is measured by `chorus bench chaos`, on a machine
+//! that does nothing else.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by its panic")]
+
+use chorus_chaos::{Programs, scenarios};
+use chorus_tests::{Home, chorus, fleet};
+
+async fn holds(name: &str) {
+    let home = Home::provisioned();
+    let parts = chorus(&home, &["setup", "--profile", "test", "--json"]).await.ok().json();
+    let path = |part: &str| parts[part].as_str().unwrap().into();
+    let programs = Programs {
+        chorus: fleet::binary(),
+        nats_server: path("natsServer"),
+        python: path("python"),
+        engine: path("engine"),
+        environment: std::env::vars_os().collect(),
+        temporary: home.path().to_owned(),
+    };
+    let report = chorus_chaos::run(&programs, &scenarios::named(name).unwrap()).await.unwrap();
+    #[allow(clippy::print_stdout, reason = "the figures of a run stand beside its verdict")]
+    {
+        println!("{}", report.lines().join("\n"));
+    }
+    assert!(report.passed(), "{:#}", report.to_json());
+}
+
+#[tokio::test]
+async fn a_worker_killed_in_mid_utterance() {
+    holds("worker-sigkill").await;
+}
+
+#[tokio::test]
+async fn a_worker_killed_under_plain_requests() {
+    holds("plain-worker-sigkill").await;
+}
+
+#[tokio::test]
+async fn a_worker_stopped_in_mid_utterance() {
+    holds("worker-sigstop").await;
+}
+
+#[tokio::test]
+async fn an_engine_killed_in_mid_utterance() {
+    holds("engine-sigkill").await;
+}
+
+#[tokio::test]
+async fn a_manager_killed() {
+    holds("manager-sigkill").await;
+}
+
+#[tokio::test]
+async fn a_broker_killed_and_started_again() {
+    holds("broker-restart").await;
+}
+
+#[tokio::test]
+async fn engines_that_write_garbage_crash_and_lose_audio() {
+    holds("engine-garbage").await;
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs() {
+    holds("engine-hang").await;
+}
+
+#[tokio::test]
+async fn no_worker_is_left() {
+    holds("nobody-left").await;
+}
+
+#[tokio::test]
+async fn a_broker_away_for_longer_than_the_deadline() {
+    holds("broker-gone").await;
+}
+
+#[tokio::test]
+async fn connections_reset() {
+    holds("links-cut").await;
+}
+
+#[tokio::test]
+async fn workers_replaced_one_by_one() {
+    holds("rolling-upgrade").await;
+}
