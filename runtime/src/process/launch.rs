@@ -167,6 +167,22 @@ fn connect_streams(
     Ok(())
 }
 
+/// What the pipe from the child may hold, in bytes; Linux' own bound for ordinary users.
+#[cfg(target_os = "linux")]
+const PIPE_BYTES: usize = 1 << 20;
+
+/// A burst of frames (a spoken sentence is some 100 KiB) shall fit whole: in Linux' usual 64 KiB the child's write waits
+/// for our read, which cost a millisecond at the end of every sentence. Where it is refused, the pipe works as it is.
+#[cfg(target_os = "linux")]
+fn widen(pipe: &io::PipeReader) {
+    if let Err(error) = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES) {
+        tracing::debug!(%error, "the pipe from the child keeps its usual size");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn widen(_pipe: &io::PipeReader) {}
+
 fn output(policy: StreamPolicy) -> io::Result<(Stdio, Option<pipe::Receiver>)> {
     Ok(match policy {
         StreamPolicy::Null => (Stdio::null(), None),
@@ -189,6 +205,7 @@ fn connect_data(
     }
     let (their_input, our_output) = io::pipe()?;
     let (our_input, their_output) = io::pipe()?;
+    widen(&our_input);
     ends.frames = Some(FramePipe {
         reader: pipe::Receiver::from_owned_fd(OwnedFd::from(our_input))?,
         writer: pipe::Sender::from_owned_fd(OwnedFd::from(our_output))?,
