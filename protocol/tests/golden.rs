@@ -5,10 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: what cannot be made here is a failure of it")]
 
-use std::fmt::Debug;
-use std::path::PathBuf;
-
-use chorus_protocol::codec::{Encoding, decode, encode};
 use chorus_protocol::fleet::*;
 use chorus_protocol::job::*;
 use chorus_protocol::model::*;
@@ -17,46 +13,15 @@ use chorus_protocol::plan::*;
 use chorus_protocol::request::*;
 use chorus_protocol::service::*;
 use chorus_protocol::*;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 #[path = "golden/durable.rs"]
 mod durable;
 
-const NOW_MS: u64 = 1_767_225_600_000;
-const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+#[path = "golden/vectors.rs"]
+mod vectors;
 
-fn file(name: &str, extension: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.{extension}"))
-}
-
-fn compare(name: &str, extension: &str, found: &str) {
-    let path = file(name, extension);
-    if std::env::var_os("CHORUS_BLESS").is_some() {
-        std::fs::write(&path, found).unwrap();
-    }
-    let kept = std::fs::read_to_string(&path)
-        .unwrap_or_else(|e| panic!("{}: {e}; CHORUS_BLESS=1 writes it", path.display()));
-    assert_eq!(found, kept, "{name}.{extension} has changed");
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let lines = bytes.chunks(32).map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<String>());
-    lines.map(|line| line + "\n").collect()
-}
-
-fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, payload: T) {
-    let mut envelope = Envelope::request(payload, NOW_MS).traced(Some(TRACE.into()));
-    envelope.message_id = MessageId::new("6f1e2d3c-0000-4000-8000-000000000001").unwrap();
-    let packed = encode(&envelope, Encoding::MessagePack).unwrap();
-    compare(name, "hex", &hex(&packed));
-    assert_eq!(decode::<T>(&packed, 1 << 20).unwrap(), envelope, "{name}: MessagePack reads back");
-    let text = encode(&envelope, Encoding::Json).unwrap();
-    let pretty: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    compare(name, "json", &(serde_json::to_string_pretty(&pretty).unwrap() + "\n"));
-    assert_eq!(decode::<T>(&text, 1 << 20).unwrap(), envelope, "{name}: JSON reads back");
-}
+use vectors::{NOW_MS, golden};
 
 fn session() -> SessionId {
     SessionId::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0007)
