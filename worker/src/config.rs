@@ -132,6 +132,8 @@ pub struct WorkerConfig {
     pub recycle: RecycleConfig,
     /// Breakers, as managers have them; the gate lets `success_threshold` probes through.
     pub breaker: CircuitBreakerConfig,
+    /// Whether the breaker is obeyed; without it the worker pulls whatever managers say of it.
+    pub breaker_enabled: bool,
     /// Figures of a run.
     pub run: Limits,
     /// Figures of the pull controller.
@@ -156,6 +158,7 @@ impl WorkerConfig {
             canary: CanaryConfig::default(),
             recycle: RecycleConfig::default(),
             breaker: CircuitBreakerConfig::default(),
+            breaker_enabled: true,
             run: Limits::default(),
             pull: controller::Settings::default(),
         }

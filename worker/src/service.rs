@@ -246,7 +246,11 @@ impl WorkerService {
         };
         // Without any one of these a worker is worse than none: their death ends it.
         tasks.spawn("models", FailureMeans::CancelScope, loader.run());
-        tasks.spawn("gate", FailureMeans::CancelScope, breaker.run(bus.clone(), config.id.clone()));
+        if config.breaker_enabled {
+            tasks.spawn("gate", FailureMeans::CancelScope, breaker.run(bus.clone(), config.id.clone()));
+        } else {
+            breaker.disregard();
+        }
         tasks.spawn("pull", FailureMeans::CancelScope, pulling.run());
         tasks.spawn("control", FailureMeans::CancelScope, control.run());
         tasks.spawn("heartbeat", FailureMeans::CancelScope, heart.run());
