@@ -273,9 +273,9 @@ impl<'a> RunTask<'a> {
         if let Err(error) = ended {
             tracing::debug!(%error, seq, "the end of a delivery was not told; the session will stop its next run");
         }
-        match (ending, run.outcome()) {
-            (Ending::Ack, Some(outcome)) => self.tell_outcome(outcome).await,
-            _ => self.context.metrics.failed(),
+        match run.verdict(ending) {
+            Some(outcome) => self.tell_outcome(outcome).await,
+            None => self.context.metrics.failed(),
         }
     }
 
