@@ -8,7 +8,9 @@
 //!             tts-breakers (compare-and-set), tts.events.breaker, tts.events.workerFailed
 //! ```
 //!
-//! A run has one outcome: its worker tells it, or, where the worker is lost, the manager that found it so.
+//! A run has one outcome: its worker tells it, or, where the worker is lost, the manager that found it so. Of these losses
+//! only hangs are judged: a process that has ended is answered by its next start, which has a backoff of its own, and a
+//! breaker that punishes the next start for the last one's end would refuse work that it could do (ADR 0009).
 //!
 //! A write that comes second reads what came first and is decided anew; each such round means that somebody got on, and a
 //! write that fails is left alone for a while. What was heard stays in the book until it is seen in a record.
@@ -34,6 +36,7 @@ use super::{Heard, failure_rate};
 use crate::admit;
 use crate::core::Core;
 use crate::events::WORKER_LOST;
+use crate::fleet::LossCause;
 use crate::rendezvous::owner;
 
 /// How often timers are looked at.
@@ -177,14 +180,18 @@ fn hear_canary(core: &Core, message: &Incoming) {
     core.breakers.news.notify_one();
 }
 
-/// A worker is lost: its runs have failed. Where nobody knows them, its start stands for one of them, so that every
-/// manager counts the same.
+/// A worker hangs, or its engine does: its runs have failed. Where nobody knows them, its start stands for one of them, so
+/// that every manager counts the same.
 fn hear_of_loss(core: &Core, message: &Incoming) {
     let Some(event) = read::<FleetEvent>(message) else { return };
     let (Some(worker), Some(incarnation)) = (event.worker_id, event.incarnation) else {
         tracing::debug!("a loss of nobody");
         return;
     };
+    let cause = event.details.get("cause").and_then(Value::as_str).and_then(LossCause::parse);
+    if !cause.is_some_and(LossCause::is_fault) {
+        return;
+    }
     let told = event.details.get("runs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let mut runs: Vec<RunId> =
         told.iter().take(MAX_LOST_RUNS).filter_map(|run| run.as_str()?.parse().ok()).collect();

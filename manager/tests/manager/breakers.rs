@@ -131,13 +131,14 @@ async fn open_one(bus: &Bus) -> Result<(), ServiceError> {
 }
 
 /// A worker is lost with these runs.
-async fn lost(bus: &Bus, incarnation: Incarnation, runs: &[RunId]) {
+async fn lost(bus: &Bus, cause: &str, incarnation: u128, runs: &[RunId]) {
     let mut details = Map::new();
+    details.insert("cause".into(), cause.into());
     details.insert("runs".into(), runs.iter().map(ToString::to_string).collect());
     let event = FleetEvent {
         kind: "workerLost".into(),
         worker_id: Some(worker()),
-        incarnation: Some(incarnation),
+        incarnation: Some(Incarnation::from_u128(incarnation)),
         message: "it is lost".into(),
         details,
     };
@@ -145,7 +146,7 @@ async fn lost(bus: &Bus, incarnation: Incarnation, runs: &[RunId]) {
 }
 
 #[tokio::test]
-async fn a_worker_that_dies_of_every_job_is_opened_and_each_run_counts_once() {
+async fn a_worker_that_hangs_is_opened_each_run_counts_once_and_a_crash_not_at_all() {
     let broker = Broker::start().await;
     let _managers = [
         manager(&broker, "m1", quick()).await,
@@ -155,17 +156,18 @@ async fn a_worker_that_dies_of_every_job_is_opened_and_each_run_counts_once() {
     let run = RunId::new();
     for _ in 0..6 {
         // Two managers may both find it dead.
-        lost(&bus, Incarnation::from_u128(1), &[run]).await;
+        lost(&bus, "hung", 1, &[run]).await;
+        lost(&bus, "crashed", 9, &[RunId::new()]).await;
     }
     for incarnation in 2..5 {
-        lost(&bus, Incarnation::from_u128(incarnation), &[]).await;
+        lost(&bus, "engineHung", incarnation, &[]).await;
     }
     let counted = eventually("the losses are counted", async || {
         record(&bus).await.map(|found| found.value).filter(|found| found.window.len() == 4)
     })
     .await;
     assert_eq!(counted.state, BreakerState::Closed, "four runs are too few to judge by");
-    lost(&bus, Incarnation::from_u128(5), &[]).await;
+    lost(&bus, "hung", 5, &[]).await;
     assert_eq!(reached(&bus, BreakerState::Open).await.window.len(), 5);
 }
 
