@@ -43,7 +43,8 @@ pub struct ManagerConfig {
     pub worker_timeout: Duration,
     /// Breakers, and how long an attempt may go without progress (plan.md §3).
     pub breaker: CircuitBreakerConfig,
-    /// Whether breakers are judged at all; without it every worker counts as well.
+    /// Whether workers are judged at all. Without, nobody is refused for a breaker, and no record is written; workers that
+    /// shall not obey records of other managers either are told so themselves.
     pub breaker_enabled: bool,
     /// How long a worker must be silent for its breaker to be forgotten.
     pub forget_breakers_after: Duration,

@@ -132,7 +132,7 @@ pub struct WorkerConfig {
     pub recycle: RecycleConfig,
     /// Breakers, as managers have them; the gate lets `success_threshold` probes through.
     pub breaker: CircuitBreakerConfig,
-    /// Whether the breaker is obeyed; without it the worker pulls whatever managers say of it.
+    /// Whether the gate obeys the breaker's record in KV at all.
     pub breaker_enabled: bool,
     /// Figures of a run.
     pub run: Limits,
