@@ -199,6 +199,7 @@ impl FleetView {
             id: heard.beat.worker.to_string(),
             last_heartbeat_ms: age_ms(now, heard.at),
             heartbeat: heard.beat.clone(),
+            breaker: None,
         };
         self.workers.values().map(status).collect()
     }

@@ -381,6 +381,7 @@ fn what_the_fleet_says_of_itself() {
                 id: "w-host-1".into(),
                 last_heartbeat_ms: 20,
                 heartbeat: worker_heartbeat(),
+                breaker: None,
             }],
             models: vec![ModelStatus {
                 name: model(),
@@ -389,6 +390,21 @@ fn what_the_fleet_says_of_itself() {
                 ready_workers: 1,
                 queued: 0,
             }],
+        },
+    );
+    golden(
+        "worker_status_breaker",
+        WorkerStatus {
+            id: "w-host-1".into(),
+            last_heartbeat_ms: 20,
+            heartbeat: worker_heartbeat(),
+            breaker: Some(BreakerStatus {
+                state: breaker::BreakerState::Open,
+                since_ms: NOW_MS,
+                failure_rate: 0.5,
+                runs: 10,
+                retry_in_ms: Some(59_000),
+            }),
         },
     );
 }
