@@ -75,6 +75,7 @@ fn figure(least: i32, most: i32) -> impl Strategy<Value = f64> {
     (least * 1000..most * 1000).prop_map(|thousandths| f64::from(thousandths) / 1000.0)
 }
 
+#[allow(clippy::needless_update, reason = "fields that come later are absent here")]
 fn speech() -> impl Strategy<Value = SynthesisRequest> {
     let words = || optional(".{0,20}");
     let first = (".{0,60}", words(), words(), words(), optional(figure(1, 4)), optional(figure(-12, 12)));
