@@ -66,8 +66,9 @@ pub async fn run(context: Context, args: StdioArgs) -> Result<(), CliError> {
 }
 
 fn config(args: &StdioArgs) -> Result<stdio::Config, CliError> {
-    let offered =
-        SUPPORTED.into_iter().filter(|one| version::negotiate(&args.protocol, &[one.clone()]).is_ok());
+    let offered = SUPPORTED
+        .into_iter()
+        .filter(|one| version::negotiate(&args.protocol, std::slice::from_ref(one)).is_ok());
     let supported: Vec<_> = offered.collect();
     if supported.is_empty() {
         let error = version::negotiate(&args.protocol, &SUPPORTED).err();
