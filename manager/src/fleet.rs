@@ -147,6 +147,18 @@ impl FleetView {
         self.managers.iter().filter(move |(_, heard)| is_young(heard)).map(|(manager, _)| manager)
     }
 
+    /// Whether this start of a manager was heard of within `limit`.
+    pub fn hears(
+        &self,
+        manager: &ManagerId,
+        incarnation: Incarnation,
+        limit: Duration,
+        now: Instant,
+    ) -> bool {
+        let known = self.managers.get(manager).filter(|heard| heard.beat.incarnation == incarnation);
+        known.is_some_and(|heard| now.saturating_duration_since(heard.at) < limit)
+    }
+
     /// Workers that had jobs at their last heartbeat, the leaving ones too.
     pub fn busy(&self) -> impl Iterator<Item = &WorkerHeartbeat> {
         self.workers.values().map(|heard| &heard.beat).filter(|beat| beat.in_flight > 0)
