@@ -40,6 +40,17 @@ impl LossCause {
             Self::EngineHung => "engineHung",
         }
     }
+
+    /// What [`LossCause::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Silent, Self::Crashed, Self::Replaced, Self::Hung, Self::EngineHung];
+        all.into_iter().find(|cause| cause.as_str() == text)
+    }
+
+    /// Whether it says something about the start that goes on, so that its breaker counts it.
+    pub fn is_fault(self) -> bool {
+        matches!(self, Self::Hung | Self::EngineHung)
+    }
 }
 
 /// What a heartbeat, or its absence, tells.
@@ -136,6 +147,18 @@ impl FleetView {
         self.managers.iter().filter(move |(_, heard)| is_young(heard)).map(|(manager, _)| manager)
     }
 
+    /// Whether this start of a manager was heard of within `limit`.
+    pub fn hears(
+        &self,
+        manager: &ManagerId,
+        incarnation: Incarnation,
+        limit: Duration,
+        now: Instant,
+    ) -> bool {
+        let known = self.managers.get(manager).filter(|heard| heard.beat.incarnation == incarnation);
+        known.is_some_and(|heard| now.saturating_duration_since(heard.at) < limit)
+    }
+
     /// Workers that had jobs at their last heartbeat, the leaving ones too.
     pub fn busy(&self) -> impl Iterator<Item = &WorkerHeartbeat> {
         self.workers.values().map(|heard| &heard.beat).filter(|beat| beat.in_flight > 0)
@@ -188,6 +211,7 @@ impl FleetView {
             id: heard.beat.worker.to_string(),
             last_heartbeat_ms: age_ms(now, heard.at),
             heartbeat: heard.beat.clone(),
+            breaker: None,
         };
         self.workers.values().map(status).collect()
     }
