@@ -44,6 +44,8 @@ pub const MODELS_LIST: &str = "tts.models.list";
 pub const MODELS_LOAD: &str = "tts.models.load";
 /// Takes a model from workers.
 pub const MODELS_UNLOAD: &str = "tts.models.unload";
+/// Forgets spoken segments.
+pub const CACHE_CLEAR: &str = "tts.cache.clear";
 /// A durable job is asked for.
 pub const JOBS_SUBMIT: &str = "tts.jobs.api.submit";
 /// How a durable job is.
