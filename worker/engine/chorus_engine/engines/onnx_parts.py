@@ -40,8 +40,6 @@ class OnnxParts:
         known = self._inputs[part]
         fed = {name: values for name, values in inputs.items() if name in known}
         options = onnxruntime.RunOptions()
-        # What a run took is given back at its end: a long text must not keep its memory for good.
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
         def terminate() -> None:
             options.terminate = True
