@@ -32,7 +32,7 @@ pub(crate) struct Claimed {
 /// What is known of a request under this id.
 pub(crate) enum Claim {
     /// Nobody has answered it: it is ours to speak, and to keep where there is a claim.
-    Ours(Option<Claimed>),
+    Ours(Option<Box<Claimed>>),
     /// It was answered before.
     Answered(Box<SynthesisResult>),
 }
@@ -82,7 +82,9 @@ impl Core {
                 }
             };
             match tried {
-                Tried::Ours(revision) => return Ok(Claim::Ours(Some(Claimed { key, revision, reply }))),
+                Tried::Ours(revision) => {
+                    return Ok(Claim::Ours(Some(Box::new(Claimed { key, revision, reply }))));
+                }
                 Tried::Judged(Step::Answer(result)) => return Ok(Claim::Answered(result)),
                 Tried::Judged(Step::Reused) => return Err(reused(id)),
                 Tried::Judged(Step::Wait | Step::TakeOver) => {}
@@ -97,8 +99,8 @@ impl Core {
     }
 
     /// Keeps the answer under its claim; a failed one gives the claim back.
-    pub(crate) async fn keep_reply(&self, claimed: Claimed, result: &SynthesisResult) {
-        let Claimed { key, revision, reply } = claimed;
+    pub(crate) async fn keep_reply(&self, claimed: Box<Claimed>, result: &SynthesisResult) {
+        let Claimed { key, revision, reply } = *claimed;
         let records = self.replies();
         let kept = if result.success {
             let reply = PlainReply { result: Some(result.clone()), ..reply };

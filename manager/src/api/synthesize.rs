@@ -100,7 +100,7 @@ impl Server {
         self.hurry.run_until_cancelled(claiming).await.unwrap_or_else(|| Err(stopping()))
     }
 
-    async fn keep(&self, claimed: Claimed, mut result: SynthesisResult) {
+    async fn keep(&self, claimed: Box<Claimed>, mut result: SynthesisResult) {
         if let Some(audio) = result.audio.take() {
             // As a record, which is JSON, it may be larger than the reply was.
             match self.fitted(&Dress::Bare, &result, audio).await {
