@@ -63,6 +63,12 @@ pub const SETTINGS: &[Setting] = &[
         set: |c, t| kind(t).map(|v| c.engine.kind = v),
     },
     Setting {
+        key: "engine.command",
+        variable: "CHORUS_ENGINE_COMMAND",
+        // What speaks by a command is no other kind of engine.
+        set: |c, t| text(t).map(|v| (c.engine.kind, c.engine.command) = (EngineKind::Command, Some(v))),
+    },
+    Setting {
         key: "engine.python",
         variable: "CHORUS_ENGINE_PYTHON",
         set: |c, t| path(t).map(|v| c.engine.python = Some(v)),
@@ -172,9 +178,9 @@ fn truth(given: &str) -> Result<bool, String> {
 }
 
 fn kind(given: &str) -> Result<EngineKind, String> {
-    let all = [EngineKind::Coqui, EngineKind::Null, EngineKind::Checkable];
+    let all = [EngineKind::Coqui, EngineKind::Null, EngineKind::Checkable, EngineKind::Command];
     let found = all.into_iter().find(|kind| kind.as_str() == given);
-    found.ok_or_else(|| format!("{given:?} is no engine; there are coqui, null and checkable"))
+    found.ok_or_else(|| format!("{given:?} is no engine; there are coqui, null, checkable and command"))
 }
 
 fn log_format(given: &str) -> Result<LogFormat, String> {
