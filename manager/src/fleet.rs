@@ -390,8 +390,14 @@ mod tests {
     fn ready_means_loaded_and_not_leaving() {
         let (mut view, t0) = (FleetView::new(TIMEOUT), Instant::now());
         let joe = ModelName::new("joe").unwrap();
-        let with =
-            |state| LoadedModel { name: joe.clone(), state, sample_rate: None, load_ms: None, error: None };
+        let with = |state| LoadedModel {
+            name: joe.clone(),
+            state,
+            sample_rate: None,
+            load_ms: None,
+            tuning: None,
+            error: None,
+        };
         let mut beat = worker_beat("a", 1, 1, 0);
         beat.models = vec![with(ModelState::Loading)];
         hear(&mut view, beat.clone(), t0);
