@@ -19,9 +19,9 @@ pub struct StdioArgs {
     /// The folder that every outputPath must lie in.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub output_root: PathBuf,
-    /// The protocol versions offered, as a range such as '<2.1.0'.
-    #[arg(long, value_name = "RANGE", default_value = "*")]
-    pub protocol: String,
+    /// The protocol versions offered, as a range such as '<2.1.0'. [default: features.protocol, else all]
+    #[arg(long, value_name = "RANGE")]
+    pub protocol: Option<String>,
     /// The engine of a fleet of its own.
     #[command(flatten)]
     pub engine: EngineArgs,

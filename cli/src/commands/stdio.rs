@@ -29,7 +29,7 @@ const FINISH_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub async fn run(context: Context, args: StdioArgs) -> Result<(), CliError> {
-    let config = config(&args)?;
+    let config = config(&context, &args)?;
     let input = chorus_runtime::stdio::stdin().map_err(CliError::io("cannot read stdin"))?;
     let (output, written) = chorus_runtime::stdio::stdout().map_err(CliError::io("cannot write stdout"))?;
     let (publish, state) = watch::channel(FleetState::Starting);
@@ -65,15 +65,16 @@ pub async fn run(context: Context, args: StdioArgs) -> Result<(), CliError> {
     outcome(&context, end)
 }
 
-fn config(args: &StdioArgs) -> Result<stdio::Config, CliError> {
-    let offered = SUPPORTED
-        .into_iter()
-        .filter(|one| version::negotiate(&args.protocol, std::slice::from_ref(one)).is_ok());
+fn config(context: &Context, args: &StdioArgs) -> Result<stdio::Config, CliError> {
+    let configured = context.config.tts.features.protocol.as_ref();
+    let range = args.protocol.as_ref().or(configured).map_or("*", String::as_str);
+    let offered =
+        SUPPORTED.into_iter().filter(|one| version::negotiate(range, std::slice::from_ref(one)).is_ok());
     let supported: Vec<_> = offered.collect();
     if supported.is_empty() {
-        let error = version::negotiate(&args.protocol, &SUPPORTED).err();
+        let error = version::negotiate(range, &SUPPORTED).err();
         let why = error.map_or_else(String::new, |error| error.to_string());
-        return Err(CliError::Usage(format!("--protocol {:?} offers no version: {why}", args.protocol)));
+        return Err(CliError::Usage(format!("--protocol {range:?} offers no version: {why}")));
     }
     let root = Root::new(&args.output_root);
     let root = root.map_err(|source| CliError::Output { path: args.output_root.clone(), source })?;
