@@ -94,6 +94,9 @@ pub struct EngineArgs {
     /// Which engine: coqui (real speech), null or checkable (for measuring and testing).
     #[arg(long = "engine", value_name = "KIND", id = "engine")]
     pub kind: Option<String>,
+    /// An engine of your own: a command that speaks protocol 1.0 or 2.0 on stdin and stdout.
+    #[arg(long = "engine-command", value_name = "COMMAND", conflicts_with = "engine")]
+    pub command: Option<String>,
     /// Threads of one inference.
     #[arg(long = "engine-threads", value_name = "N")]
     pub threads: Option<String>,
@@ -102,8 +105,13 @@ pub struct EngineArgs {
 impl EngineArgs {
     /// As settings.
     pub fn values(&self) -> Vec<Value> {
-        let pairs =
-            [("engine.kind", "--engine", &self.kind), ("engine.threads", "--engine-threads", &self.threads)];
+        // A command that is given here is what shall speak, whatever the file says.
+        let by_command = self.command.as_ref().map(|_| "command".to_owned());
+        let pairs = [
+            ("engine.kind", "--engine", if by_command.is_some() { &by_command } else { &self.kind }),
+            ("engine.command", "--engine-command", &self.command),
+            ("engine.threads", "--engine-threads", &self.threads),
+        ];
         values(pairs)
     }
 }

@@ -46,6 +46,8 @@ pub struct NatsConfig {
 pub struct EngineConfig {
     /// `engine.kind`.
     pub kind: EngineKind,
+    /// `engine.command`: a script that speaks protocol 1.0 or 2.0 on stdin and stdout, as a shell reads it; it is the engine.
+    pub command: Option<String>,
     /// `engine.python`: an interpreter to use instead of the provisioned environment's; needs `engine.path`.
     pub python: Option<PathBuf>,
     /// `engine.path`: the folder that holds the package `chorus_engine`; needs `engine.python`.
@@ -75,6 +77,8 @@ pub enum EngineKind {
     Null,
     /// Samples that say who they are, for tests.
     Checkable,
+    /// A script of the user's own: `engine.command`.
+    Command,
 }
 
 impl EngineKind {
@@ -84,6 +88,7 @@ impl EngineKind {
             Self::Coqui => "coqui",
             Self::Null => "null",
             Self::Checkable => "checkable",
+            Self::Command => "command",
         }
     }
 }
@@ -130,6 +135,7 @@ impl CliConfig {
             nats: NatsConfig::default(),
             engine: EngineConfig {
                 kind: EngineKind::Coqui,
+                command: None,
                 python: None,
                 path: None,
                 threads: None,
@@ -159,6 +165,9 @@ impl CliConfig {
             |place: &str, what: &str| faults.push(Fault { place: place.into(), what: what.into() });
         if self.engine.python.is_some() != self.engine.path.is_some() {
             fault("engine", "engine.python and engine.path are given together or not at all");
+        }
+        if self.engine.kind == EngineKind::Command && self.engine.command.is_none() {
+            fault("engine", "engine.kind is command, but engine.command does not say which");
         }
         if self.nats.user.is_some() != self.nats.password.is_some() {
             fault("nats", "nats.user and nats.password are given together or not at all");
@@ -239,6 +248,9 @@ pub fn load(sources: &Sources) -> Result<CliConfig, ConfigError> {
     config.file = path;
     for layer in [&from_file, &from_environment, &sources.flags] {
         apply(&mut config, layer, &mut faults);
+    }
+    if config.engine.command.is_some() && !config.origins.contains_key("engine.kind") {
+        config.engine.kind = EngineKind::Command;
     }
     config.check(&mut faults);
     if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }

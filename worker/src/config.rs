@@ -21,6 +21,15 @@ use crate::life::recycle::RecycleConfig;
 use crate::pull::controller;
 use crate::run::Limits;
 
+/// What an engine speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// Frames of protocol 2.1 on descriptors of their own.
+    Frames,
+    /// Lines of protocol 1.0 or 2.0 on stdin and stdout.
+    Lines,
+}
+
 /// Which engine a worker runs, and how.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -30,6 +39,8 @@ pub struct EngineConfig {
     pub program: PathBuf,
     /// Its arguments before those that this worker adds, such as `-m chorus_engine`.
     pub args: Vec<OsString>,
+    /// What it speaks. One that speaks lines is given no arguments.
+    pub speaks: Speaks,
     /// Its whole environment.
     pub env: BTreeMap<OsString, OsString>,
     /// Threads of one inference; the engine's own choice when `None`.
@@ -57,6 +68,7 @@ impl EngineConfig {
             kind: kind.into(),
             program: program.into(),
             args: vec!["-m".into(), "chorus_engine".into()],
+            speaks: Speaks::Frames,
             env: BTreeMap::new(),
             threads: None,
             lanes: None,
@@ -69,8 +81,22 @@ impl EngineConfig {
         }
     }
 
+    /// A command as a shell reads it, for a script that speaks 1.0 or 2.0 lines. It may load its model before it answers.
+    pub fn command(kind: impl Into<String>, command: &str) -> Self {
+        Self {
+            args: vec!["-c".into(), format!("exec {command}").into()],
+            speaks: Speaks::Lines,
+            ready_within: Duration::from_secs(300),
+            ..Self::new(kind, "/bin/sh")
+        }
+    }
+
     /// The process to start.
     pub(crate) fn process(&self) -> ProcessSpec {
+        if self.speaks == Speaks::Lines {
+            let spec = ProcessSpec::new(format!("engine-{}", self.kind), &self.program);
+            return self.finish(spec.args(self.args.clone()), Pipes::Stdio);
+        }
         let mut args = self.args.clone();
         args.extend(["--kind", self.kind.as_str(), "--in-fd", "4", "--out-fd", "5"].map(OsString::from));
         let optional = [
@@ -83,9 +109,13 @@ impl EngineConfig {
                 args.extend([OsString::from(name), value.to_string().into()]);
             }
         }
-        let mut spec = ProcessSpec::new(format!("engine-{}", self.kind), &self.program).args(args);
+        let spec = ProcessSpec::new(format!("engine-{}", self.kind), &self.program).args(args);
+        self.finish(spec, Pipes::Fds)
+    }
+
+    fn finish(&self, mut spec: ProcessSpec, pipes: Pipes) -> ProcessSpec {
         spec.env = self.env.clone();
-        spec.pipes = Pipes::Fds;
+        spec.pipes = pipes;
         spec.grace = self.grace;
         spec.guard = self.guard.clone();
         spec
@@ -262,5 +292,7 @@ mod tests {
         let args = engine.process().args;
         let args: Vec<_> = args.iter().filter_map(|arg| arg.to_str()).collect();
         assert_eq!(args.join(" "), "-m chorus_engine --kind null --in-fd 4 --out-fd 5 --lanes 2");
+        let command = EngineConfig::command("command", "python 'my service.py'").process();
+        assert_eq!((command.pipes, &command.args[1]), (Pipes::Stdio, &"exec python 'my service.py'".into()));
     }
 }

@@ -3,8 +3,10 @@
 //! [`Engine::start`] keeps one process alive through the runtime's supervisor. Each process gets a [`Link`] after it has
 //! shaken hands; [`Engine::state`] shows the present one. When a link ends, all its requests end with it, and the
 //! supervisor starts the next process. [`wire`] reads frames, [`router`] finds the request that a message belongs to.
+//! [`legacy`] stands between a link and a script that speaks lines of an older protocol.
 
 pub mod handshake;
+mod legacy;
 pub mod link;
 mod router;
 pub mod supervise;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::embedded::both;
 use crate::app::Context;
 use crate::args::UpArgs;
+use crate::config::EngineKind;
 use crate::error::CliError;
 use crate::fleet::broker::{BrokerConfig, Port};
 use crate::fleet::parts::{self, EngineProgram, Need};
@@ -149,7 +150,11 @@ fn worker(
     number: u32,
 ) -> WorkerProcessConfig {
     let config = &context.config;
-    let mut args: Vec<OsString> = vec!["--engine".into(), config.engine.kind.as_str().into()];
+    let command = config.engine.command.as_ref().filter(|_| config.engine.kind == EngineKind::Command);
+    let mut args: Vec<OsString> = match command {
+        Some(command) => vec!["--engine-command".into(), command.into()],
+        None => vec!["--engine".into(), config.engine.kind.as_str().into()],
+    };
     if let Some(threads) = config.engine.threads {
         args.extend(["--engine-threads".into(), OsString::from(threads.to_string())]);
     }
@@ -164,8 +169,10 @@ fn worker(
         environment.retain(|(known, _)| known != name);
         environment.push((name.into(), value));
     };
-    set(&mut environment, "CHORUS_ENGINE_PYTHON", engine.python.clone().into_os_string());
-    set(&mut environment, "CHORUS_ENGINE_PATH", engine.path.clone().into_os_string());
+    if command.is_none() {
+        set(&mut environment, "CHORUS_ENGINE_PYTHON", engine.python.clone().into_os_string());
+        set(&mut environment, "CHORUS_ENGINE_PATH", engine.path.clone().into_os_string());
+    }
     if config.log_filter.is_none() {
         set(&mut environment, "CHORUS_LOG", WORKER_LOG.into());
     }
@@ -209,7 +216,6 @@ fn outcome_subject() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::EngineKind;
     use crate::fleet::models::KnownModels;
 
     #[test]

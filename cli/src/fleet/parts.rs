@@ -98,6 +98,10 @@ pub async fn provide(
 }
 
 fn configured_engine(config: &CliConfig) -> Option<EngineProgram> {
+    if config.engine.kind == EngineKind::Command {
+        // The command brings its own interpreter.
+        return Some(EngineProgram { python: "/bin/sh".into(), path: PathBuf::new() });
+    }
     let (python, path) = config.engine.python.clone().zip(config.engine.path.clone())?;
     Some(EngineProgram { python, path })
 }
@@ -178,7 +182,13 @@ pub fn worker_config(
     id: WorkerId,
     definitions: Vec<ModelDefinition>,
 ) -> WorkerConfig {
-    let mut program = chorus_worker::EngineConfig::new(config.engine.kind.as_str(), &engine.python);
+    let kind = config.engine.kind.as_str();
+    let mut program = match &config.engine.command {
+        Some(command) if config.engine.kind == EngineKind::Command => {
+            chorus_worker::EngineConfig::command(kind, command)
+        }
+        _ => chorus_worker::EngineConfig::new(kind, &engine.python),
+    };
     program.env = engine_environment(environment, engine);
     if let Some(cache) = &config.tts.cache_dir {
         // Where Coqui puts the models that it fetches.
@@ -213,8 +223,10 @@ fn local_path(model: &ModelDefinition) -> Option<(ModelName, PathBuf)> {
 }
 
 fn engine_environment(environment: &Environment, engine: &EngineProgram) -> BTreeMap<OsString, OsString> {
-    let spec = ProcessSpec::new("engine", &engine.python)
-        .set_env("PYTHONPATH", &engine.path)
+    let spec = ProcessSpec::new("engine", &engine.python);
+    let spec =
+        if engine.path.as_os_str().is_empty() { spec } else { spec.set_env("PYTHONPATH", &engine.path) };
+    let spec = spec
         .set_env("PYTHONUNBUFFERED", "1")
         .allow_env(environment.pairs(), USUAL_ENV)
         .allow_env(environment.pairs(), ENGINE_ENV);

@@ -18,8 +18,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::handshake::shake_hands;
+use super::legacy;
 use super::link::{Behind, Link, Liveness};
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, Speaks};
 
 /// An engine that has shaken hands.
 #[derive(Clone)]
@@ -84,6 +85,7 @@ impl Engine {
             worker: worker.to_string(),
             within: config.ready_within,
             liveness: config.liveness.clone(),
+            lines: (config.speaks == Speaks::Lines).then(|| Lines::of(config)),
             clock,
         };
         let settings = SupervisorConfig {
@@ -132,7 +134,46 @@ struct EngineLaunch {
     worker: String,
     within: Duration,
     liveness: Liveness,
+    /// For an engine that speaks lines.
+    lines: Option<Lines>,
     clock: SharedClock,
+}
+
+/// What is known of an engine that speaks lines before it is started.
+struct Lines {
+    kind: String,
+    command: String,
+}
+
+/// How long a script may take for one text.
+const LINES_SILENCE: Duration = Duration::from_secs(120);
+
+impl Lines {
+    fn of(config: &EngineConfig) -> Self {
+        let command = config.args.last().map_or_else(String::new, |arg| arg.to_string_lossy().into_owned());
+        let command = command.strip_prefix("exec ").unwrap_or(&command).to_owned();
+        Self { kind: config.kind.clone(), command }
+    }
+}
+
+impl EngineLaunch {
+    fn open(&self, child: &mut Child) -> Result<Arc<Link>, HandshakeError> {
+        let pipe = child.take_frames().ok_or("the engine was started without a pipe")?;
+        let behind = Behind { exit: child.exit_watch(), stderr: child.stderr_log().clone() };
+        let Some(lines) = &self.lines else {
+            let ends = (pipe.reader, pipe.writer);
+            return Ok(Link::open(ends, Some(behind), self.liveness.clone(), self.clock.clone()));
+        };
+        let config = legacy::Config {
+            worker: self.worker.clone(),
+            kind: lines.kind.clone(),
+            command: lines.command.clone(),
+            pid: child.pid(),
+            silence: LINES_SILENCE,
+        };
+        let ends = legacy::translate(config, pipe, self.clock.clone())?;
+        Ok(Link::open(ends, Some(behind), self.liveness.clone(), self.clock.clone()))
+    }
 }
 
 impl Launch for EngineLaunch {
@@ -143,10 +184,7 @@ impl Launch for EngineLaunch {
     }
 
     async fn handshake(&mut self, mut child: Child) -> Result<(Child, Session), HandshakeError> {
-        let pipe = child.take_frames().ok_or("the engine was started without a pipe")?;
-        let behind = Behind { exit: child.exit_watch(), stderr: child.stderr_log().clone() };
-        let ends = (pipe.reader, pipe.writer);
-        let link = Link::open(ends, Some(behind), self.liveness.clone(), self.clock.clone());
+        let link = self.open(&mut child)?;
         // A handshake that is dropped or fails takes its link with it.
         let unless_ready = CloseOnDrop(Some(link.clone()));
         let hello = shake_hands(&link, &self.worker, self.within).await?;

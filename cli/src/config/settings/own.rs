@@ -49,9 +49,16 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting!(
         "engine.kind",
         "CHORUS_ENGINE_KIND",
-        OneOf(&["coqui", "null", "checkable"]),
-        "Which engine speaks: coqui (real speech), null or checkable (for measuring and testing)",
+        OneOf(&["coqui", "null", "checkable", "command"]),
+        "Which engine speaks: coqui (real speech), null or checkable (for measuring and testing), or command (engine.command)",
         engine.kind
+    ),
+    setting!(
+        "engine.command",
+        "CHORUS_ENGINE_COMMAND",
+        Text,
+        "A script that speaks protocol 1.0 or 2.0 on stdin and stdout, as a shell reads it; the engine, unless engine.kind says another",
+        engine.command
     ),
     setting!(
         "engine.python",

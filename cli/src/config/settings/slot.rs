@@ -74,7 +74,7 @@ impl<T: Slot + Default> Slot for Option<T> {
 
 impl Slot for EngineKind {
     fn put(&mut self, text: &str) -> Result<(), String> {
-        *self = [Self::Coqui, Self::Null, Self::Checkable]
+        *self = [Self::Coqui, Self::Null, Self::Checkable, Self::Command]
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| format!("{text:?} is no engine"))?;
