@@ -1,4 +1,4 @@
-//! What the broker keeps for us: two streams, four KV buckets, two object buckets, and how large each may grow.
+//! What the broker keeps for us: two streams, five KV buckets, two object buckets, and how large each may grow.
 //!
 //! [`Bus::ensure_layout`] asks the server to create each; where one exists with other settings it is updated. Both calls
 //! are idempotent on the server, so any number of starters may race.
@@ -43,7 +43,7 @@ pub struct Layout {
     pub audio_max_bytes: u64,
     /// How long spoken segments are kept for the cache.
     pub cache_ttl: Duration,
-    /// How large the cache may be, in bytes.
+    /// How large the cache may be, in bytes; the oldest takes go first.
     pub cache_max_bytes: u64,
 }
 
@@ -77,7 +77,12 @@ impl Layout {
             kv(names::PLACEMENT_BUCKET),
             kv(names::DURABLE_JOBS_BUCKET),
             self.objects(names::AUDIO_BUCKET, self.audio_ttl, self.audio_max_bytes),
-            self.objects(names::CACHE_BUCKET, self.cache_ttl, self.cache_max_bytes),
+            // A cache that is full forgets its oldest; audio that was promised is never pushed out.
+            Config {
+                discard: DiscardPolicy::Old,
+                ..self.objects(names::CACHE_BUCKET, self.cache_ttl, self.cache_max_bytes)
+            },
+            Config { discard: DiscardPolicy::Old, max_age: self.cache_ttl, ..kv(names::TAKES_BUCKET) },
         ]
     }
 

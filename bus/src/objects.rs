@@ -92,6 +92,14 @@ impl Objects {
     /// # Errors
     /// `NotFound` when there is nothing (any more), `Malformed` when it is damaged, else as of [`Objects::put`].
     pub async fn get(&self, key: &str) -> Result<Bytes, BusError> {
+        self.get_within(key, OBJECT_TIMEOUT).await
+    }
+
+    /// As [`Objects::get`], in a shorter time.
+    ///
+    /// # Errors
+    /// As of [`Objects::get`].
+    pub async fn get_within(&self, key: &str, limit: Duration) -> Result<Bytes, BusError> {
         let store = self.store().await?;
         let reading = async {
             let mut object = store.get(key).await.map_err(|error| match error.kind() {
@@ -104,7 +112,8 @@ impl Objects {
             })?;
             Ok(Bytes::from(bytes))
         };
-        self.within(key, reading).await?
+        let timeout = || BusError::new(BusErrorKind::Timeout, format!("the object {key} took too long"));
+        bounded(limit, Box::pin(reading)).await.ok_or_else(timeout)?
     }
 
     /// Forgets what is kept under `key`; nothing happens when there is nothing.

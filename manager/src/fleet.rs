@@ -367,7 +367,7 @@ mod tests {
         let (mut view, t0) = (FleetView::new(TIMEOUT), Instant::now());
         let joe = ModelName::new("joe").unwrap();
         let with =
-            |state| LoadedModel { name: joe.clone(), state, sample_rate: None, load_ms: None, error: None };
+            |state| LoadedModel { name: joe.clone(), state, sample_rate: None, load_ms: None, error: None, identity: None };
         let mut beat = worker_beat("a", 1, 1, 0);
         beat.models = vec![with(ModelState::Loading)];
         hear(&mut view, beat.clone(), t0);

@@ -16,6 +16,7 @@ mod admission;
 pub mod admit;
 mod api;
 pub mod breaker;
+pub mod cache;
 pub mod catalogue;
 pub mod config;
 pub mod core;
@@ -33,6 +34,7 @@ mod publish;
 pub mod rendezvous;
 pub mod service;
 
+pub use cache::CacheConfig;
 pub use config::{ConfigError, ManagerConfig};
 pub use core::Core;
 pub use error::ManagerError;

@@ -65,6 +65,9 @@ pub struct LoadedModel {
     /// Why it did not load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Digest of all that its takes depend on, once known: see [`crate::takes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
 }
 
 /// Room for jobs.

@@ -48,6 +48,7 @@ fn speech() -> Speech {
         pitch: None,
         seed: Some(42),
         priority: Priority::High,
+        fresh: true,
     }
 }
 
@@ -73,6 +74,7 @@ fn request() -> SynthesisRequest {
         metadata: json!({"caller": {"line": 3}}).as_object().cloned(),
         deadline_ms: Some(5_000),
         seed: Some(42),
+        fresh: true,
     }
 }
 
@@ -88,6 +90,7 @@ fn result() -> SynthesisResult {
             model_used: model().to_string(),
             worker_used: worker().to_string(),
             cache_hit: false,
+            cached_segments: 1,
             segments: 3,
             retries: 1,
             first_audio_ms: Some(80.5),
@@ -113,12 +116,20 @@ fn page() -> PlanPage {
         end_bytes: 4 * (index as usize + 1),
         disposition,
     };
-    let stored = Disposition::Stored { bucket: "tts-cache".into(), key: "k".into(), samples: 10, crc32: 7 };
+    let stored = Disposition::Stored {
+        bucket: "tts-cache".into(),
+        key: "k".into(),
+        samples: 10,
+        crc32: 7,
+        sample_rate: 22_050,
+        warnings: vec![warning()],
+    };
     PlanPage {
         segments: vec![
             segment(0, Disposition::Queued { attempt: 1, seq: 88 }),
             segment(1, stored),
-            segment(2, Disposition::Refused { error: error() }),
+            segment(2, Disposition::Awaited { key: "k".into(), wait_ms: 150 }),
+            segment(3, Disposition::Refused { error: error() }),
         ],
         consumed_bytes: 12,
         complete: false,
@@ -154,6 +165,7 @@ fn what_clients_and_managers_say() {
             text_complete: true,
             window: 8,
             first_segment: 3,
+            takes: true,
         },
     );
     golden(
@@ -192,6 +204,7 @@ fn what_clients_and_managers_say() {
             urgent: false,
             retries: vec![retry],
             lookups: vec![Lookup { segment: 2, attempt: 1, seq: 89 }],
+            takes: true,
         },
     );
     golden(
@@ -220,6 +233,7 @@ fn what_workers_and_sessions_say() {
         text: "Grüße.".into(),
         speech: speech(),
         class: JobClass::High,
+        keep: true,
     };
     golden("job", job);
     golden(
@@ -302,6 +316,7 @@ fn worker_heartbeat() -> WorkerHeartbeat {
             sample_rate: Some(22_050),
             load_ms: Some(3_900.0),
             error: None,
+            identity: Some("5feceb66".into()),
         }],
         credits: Credits { total: 2, free: 1 },
         in_flight: 1,
@@ -445,6 +460,7 @@ fn what_goes_through_the_pipe() {
             max_text_chars: None,
             rss_bytes: 600_000_000,
             gpu_memory_bytes: Some(310_000_000),
+            files: vec!["/voices/joe/model.pth".into()],
         },
     );
     golden("pipe_unload_answer", UnloadAnswer { rss_bytes: 400_000_000, gpu_memory_bytes: None });

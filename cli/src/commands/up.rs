@@ -104,7 +104,7 @@ async fn prepare(context: &Context, args: &UpArgs) -> Result<(FleetConfig, Vec<M
         broker,
         manager: ManagerConfig {
             drain_timeout: config.fleet.stop_timeout,
-            ..ManagerConfig::new(parts::host(), bus)
+            ..parts::manager_config(config, bus)
         },
         workers: Workers::Processes(workers.collect()),
         stop_timeout: config.fleet.stop_timeout,

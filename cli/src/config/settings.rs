@@ -20,6 +20,9 @@ pub struct Setting {
 /// An engine with less cannot even start.
 const LEAST_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 
+/// A cache with less could not hold the longest take.
+const LEAST_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
 /// All of them.
 pub const SETTINGS: &[Setting] = &[
     Setting {
@@ -121,6 +124,26 @@ pub const SETTINGS: &[Setting] = &[
         key: "fleet.stop_timeout_ms",
         variable: "CHORUS_FLEET_STOP_TIMEOUT_MS",
         set: |c, t| number(t, 100, 600_000).map(|v| c.fleet.stop_timeout = Duration::from_millis(v)),
+    },
+    Setting {
+        key: "cache.enabled",
+        variable: "CHORUS_CACHE_ENABLED",
+        set: |c, t| truth(t).map(|v| c.cache.enabled = v),
+    },
+    Setting {
+        key: "cache.max_bytes",
+        variable: "CHORUS_CACHE_MAX_BYTES",
+        set: |c, t| number(t, LEAST_CACHE_BYTES, u64::MAX).map(|v| c.cache.max_bytes = v),
+    },
+    Setting {
+        key: "cache.ttl_ms",
+        variable: "CHORUS_CACHE_TTL_MS",
+        set: |c, t| number(t, 1_000, u64::MAX).map(|v| c.cache.ttl = Duration::from_millis(v)),
+    },
+    Setting {
+        key: "cache.local_bytes",
+        variable: "CHORUS_CACHE_LOCAL_BYTES",
+        set: |c, t| number(t, 0, u64::MAX).map(|v| c.cache.local_bytes = v),
     },
     Setting {
         key: "log.filter",

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use chorus_bus::Layout;
+use chorus_client::SessionHostConfig;
+use chorus_manager::ManagerConfig;
 use chorus_protocol::{ModelDefinition, ModelName, ModelSource, WorkerId};
 use chorus_provision::{DEMO_VOICE, Profile, Provisioner, Voice, Want};
 use chorus_runtime::process::{ProcessSpec, spec::USUAL_ENV};
@@ -152,6 +155,28 @@ pub fn needs_demo_voice(config: &CliConfig, specs: &[String]) -> bool {
     specs.is_empty() && config.models.is_empty() && config.engine.kind == EngineKind::Coqui
 }
 
+/// The manager's own configuration.
+pub fn manager_config(config: &CliConfig, bus: chorus_bus::BusConfig) -> ManagerConfig {
+    let mut manager = ManagerConfig::new(host(), bus);
+    manager.layout = layout(config);
+    manager.sessions = session_config(config);
+    manager.cache.enabled = config.cache.enabled;
+    manager
+}
+
+/// How sessions of this process work.
+pub fn session_config(config: &CliConfig) -> SessionHostConfig {
+    let mut sessions = SessionHostConfig::default();
+    sessions.takes.enabled = config.cache.enabled;
+    sessions.takes.local_bytes = config.cache.local_bytes;
+    sessions
+}
+
+/// What the broker keeps: the same for every part, or they would change it in turns.
+fn layout(config: &CliConfig) -> Layout {
+    Layout { cache_ttl: config.cache.ttl, cache_max_bytes: config.cache.max_bytes, ..Layout::default() }
+}
+
 /// The worker's own configuration; the broker's address is filled in by who starts it.
 pub fn worker_config(
     config: &CliConfig,
@@ -173,6 +198,7 @@ pub fn worker_config(
     };
     let mut worker =
         WorkerConfig { definitions, local_paths, assigned, ..WorkerConfig::new(id, host(), bus, program) };
+    worker.layout = layout(config);
     worker.canary.every = worker.canary.every.filter(|_| config.engine.canary);
     worker.recycle.requests = Some(config.engine.recycle_requests).filter(|count| *count > 0);
     worker.recycle.age = Some(config.engine.recycle_age).filter(|age| !age.is_zero());

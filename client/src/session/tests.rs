@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use chorus_protocol::job::*;
 use chorus_protocol::plan::*;
+use chorus_protocol::takes::StoredTake;
 use chorus_protocol::*;
 use proptest::prelude::*;
 
@@ -30,6 +31,7 @@ enum ToSession {
     Chunk(usize, u32),
     Result(usize, bool),
     Lost(usize),
+    Fetched(SessionId, Fetch),
 }
 
 struct SimRun {
@@ -55,7 +57,12 @@ struct World {
     ended: Option<SynthesisResult>,
     buried: Vec<DeadLetter>,
     unread: u32,
+    /// Two bits for each segment: whether its take is stored, and whether what is there is any good.
+    cache: u32,
 }
+
+/// The tag of audio out of the cache.
+const CACHED: u8 = 255;
 
 fn request(segments: u32) -> SynthesisRequest {
     SynthesisRequest { text: "x".repeat(segments as usize), deadline_ms: Some(20_000), ..Default::default() }
@@ -63,6 +70,10 @@ fn request(segments: u32) -> SynthesisRequest {
 
 impl World {
     fn new(segments: u32) -> Self {
+        Self::with_cache(segments, 0)
+    }
+
+    fn with_cache(segments: u32, cache: u32) -> Self {
         let now = Instant::now();
         let start = SessionStart {
             process_inbox: "_INBOX.test".into(),
@@ -84,6 +95,7 @@ impl World {
             ended: None,
             buried: Vec::new(),
             unread: 0,
+            cache,
         };
         world.carry_out();
         world
@@ -109,11 +121,46 @@ impl World {
             pause_after_ms: 0,
             class: JobClass::Normal,
             end_bytes: (index - first + 1) as usize,
-            disposition: self.publish(JobId { session, segment: index, attempt: 1 }),
+            disposition: self.find(index).unwrap_or_else(|| self.publish(JobId { session, segment: index, attempt: 1 })),
         });
         let segments = segments.collect();
         let all = count as usize == text.len();
         PlanPage { segments, consumed_bytes: count as usize, complete: all && complete, warnings: vec![] }
+    }
+
+    fn bits(&self, segment: u32) -> u32 {
+        self.cache >> (2 * segment % 32) & 3
+    }
+
+    /// What the cache holds for a segment: nothing, a take, one that is being spoken, or one that is damaged.
+    fn find(&self, segment: u32) -> Option<Disposition> {
+        let StoredTake { samples, crc32, sample_rate, warnings } = self.cached(segment).0;
+        match self.bits(segment) {
+            0 => None,
+            2 => Some(Disposition::Awaited { key: "k".into(), wait_ms: 300 }),
+            _ => Some(Disposition::Stored {
+                bucket: names::CACHE_BUCKET.into(),
+                key: "k".into(),
+                samples,
+                crc32,
+                sample_rate,
+                warnings,
+            }),
+        }
+    }
+
+    fn cached(&self, segment: u32) -> (StoredTake, Bytes) {
+        let pcm: Vec<u8> = (0..CHUNKS as u8).flat_map(|c| [segment as u8, CACHED, c, 1]).collect();
+        let (samples, crc32) = (pcm.len() as u64 / 2, crc32fast::hash(&pcm));
+        (StoredTake { samples, crc32, sample_rate: 16_000, warnings: vec![] }, pcm.into())
+    }
+
+    fn deliver_fetched(&mut self, fetch: &Fetch) {
+        let (take, mut pcm) = self.cached(fetch.segment);
+        if self.bits(fetch.segment) == 3 {
+            pcm = pcm.slice(2..);
+        }
+        self.session.on_fetched(fetch, Some((take, pcm)), self.now);
     }
 
     fn carry_out(&mut self) {
@@ -131,6 +178,7 @@ impl World {
                         pitch: None,
                         seed: None,
                         priority: Priority::Normal,
+                        fresh: false,
                     };
                     let opened = Opened {
                         manager: ManagerId::new("m").unwrap(),
@@ -170,6 +218,7 @@ impl World {
                     self.unread += 1;
                     self.heard.push(piece);
                 }
+                Action::Fetch(fetch) => self.mail.push(ToSession::Fetched(self.session.id(), fetch)),
                 Action::End(result) => self.ended = Some(*result),
                 Action::Finish(_) | Action::Cancel(_) | Action::Accepted(..) => {}
                 Action::Bury(letter) => self.buried.push(*letter),
@@ -246,6 +295,8 @@ impl World {
                 self.session.on_chunk(RunChunk { run, seq, data }, now);
             }
             ToSession::Result(number, failed) => self.deliver_result(number, failed),
+            ToSession::Fetched(id, fetch) if id == self.session.id() => self.deliver_fetched(&fetch),
+            ToSession::Fetched(..) => {}
             ToSession::Lost(number) => {
                 let run = &self.runs[number];
                 let (worker, incarnation) = (run.worker.clone(), run.incarnation);
@@ -414,8 +465,9 @@ proptest! {
     fn whatever_happens_each_segment_is_heard_once_and_the_session_ends(
         segments in 1u32..8,
         script in proptest::collection::vec((any::<u8>(), 0usize..64), 0..160),
+        cache in prop_oneof![Just(0u32), any::<u32>()],
     ) {
-        let mut world = World::new(segments);
+        let mut world = World::with_cache(segments, cache);
         for (what, pick) in script {
             if world.ended.is_some() {
                 break;
@@ -436,6 +488,36 @@ fn in_a_fair_world_everything_is_spoken_in_order() {
     assert!(result.success);
     let metadata = result.metadata.unwrap();
     assert_eq!((metadata.segments, metadata.retries), (7, 0));
+}
+
+#[test]
+fn what_is_stored_is_not_spoken_and_what_is_damaged_is() {
+    let mut world = World::with_cache(3, 0b01_10_01);
+    world.turn_fair();
+    world.check();
+    assert!(world.runs.is_empty(), "no worker was needed");
+    let metadata = world.ended.unwrap().metadata.unwrap();
+    assert_eq!((metadata.cache_hit, metadata.cached_segments, metadata.retries), (true, 3, 0));
+
+    let mut world = World::with_cache(3, 0b01_11_01);
+    world.turn_fair();
+    world.check();
+    assert_eq!(world.runs.len(), 1);
+    let metadata = world.ended.unwrap().metadata.unwrap();
+    assert_eq!((metadata.cache_hit, metadata.cached_segments, metadata.retries), (false, 2, 0));
+}
+
+#[test]
+fn a_take_that_never_comes_is_spoken_when_its_time_is_up() {
+    let mut world = World::with_cache(1, 0b10);
+    let opened = world.mail.remove(0);
+    world.deliver(opened);
+    world.mail.clear();
+    let wait = Duration::from_millis(300) + SessionHostConfig::default().takes.fetch_within * 2;
+    assert!(world.session.timer().unwrap() <= world.now + wait);
+    world.turn_fair();
+    world.check();
+    assert_eq!((world.runs.len(), world.heard.len()), (1, 1));
 }
 
 #[test]

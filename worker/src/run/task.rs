@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chorus_bus::{Bus, Delivery};
-use chorus_protocol::job::{Failed, Job, Outcome, OutcomeKind, RunChunk, RunOutcome, RunResult, Started};
+use chorus_protocol::job::{Failed, Job, Outcome, OutcomeKind, RunChunk, RunOutcome, RunResult, Started, StartedAnswer};
 use chorus_protocol::names::{SessionSubject, session_subject};
 use chorus_protocol::pipe::{EngineRequest, EngineSpeech};
 use chorus_protocol::{AudioData, Envelope, Incarnation, Reason, ServiceError};
@@ -30,6 +30,7 @@ use crate::engine::{Call, EngineState, Told};
 use crate::events::Events;
 use crate::gate::Gate;
 use crate::health::{self, Finished};
+use crate::keep::{Keeper, Keeping};
 use crate::metrics::{Metrics, RunFigures};
 use crate::models::Models;
 use crate::pull::{Credit, hand_back};
@@ -50,6 +51,7 @@ pub(crate) struct RunContext {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) turns: Turns,
+    pub(crate) keeper: Keeper,
     /// Cancelled when the worker leaves without waiting any longer.
     pub(crate) leaving: CancellationToken,
 }
@@ -78,6 +80,8 @@ struct RunTask<'a> {
     chunk_subject: String,
     result_subject: String,
     call: Option<Call>,
+    /// What is to become of its take.
+    keeping: Option<Keeping>,
     questions: FuturesUnordered<BoxFuture<'static, Event>>,
     /// Events that follow from what was done.
     pending: VecDeque<Event>,
@@ -88,6 +92,7 @@ impl<'a> RunTask<'a> {
     fn new(context: &'a RunContext, delivery: Delivery, job: Job, inbox: &str, pulled: Instant) -> Self {
         let run = intake::run_of(&job.id());
         let progress = delivery.progress_handle();
+        let keeping = context.keeper.keeping(&job, &context.models.borrow(), run.run);
         let registered = context.runs.begin(run, job.speech.model.clone(), progress, pulled);
         Self {
             context,
@@ -100,6 +105,7 @@ impl<'a> RunTask<'a> {
             chunk_subject: session_subject(inbox, SessionSubject::Chunk),
             result_subject: session_subject(inbox, SessionSubject::Result),
             call: None,
+            keeping,
             questions: FuturesUnordered::new(),
             pending: VecDeque::new(),
             pulled,
@@ -121,6 +127,9 @@ impl<'a> RunTask<'a> {
                 Some(event) => event,
                 None => self.wait(&run, stopped, leaving).await,
             };
+            if let (Event::Started(Ok(StartedAnswer::Go)), Some(keeping)) = (&event, &mut self.keeping) {
+                keeping.claim();
+            }
             stopped |= matches!(event, Event::Stop);
             leaving |= matches!(event, Event::HandBack);
             actions = run.on(event, self.context.clock.now());
@@ -274,7 +283,12 @@ impl<'a> RunTask<'a> {
             tracing::debug!(%error, seq, "the end of a delivery was not told; the session will stop its next run");
         }
         match (ending, run.outcome()) {
-            (Ending::Ack, Some(outcome)) => self.tell_outcome(outcome).await,
+            (Ending::Ack, Some(outcome)) => {
+                if let (RunOutcome::Spoken(spoken), Some(keeping)) = (outcome, self.keeping.take()) {
+                    keeping.store(run.pieces(), spoken);
+                }
+                self.tell_outcome(outcome).await;
+            }
             _ => self.context.metrics.failed(),
         }
     }

@@ -61,9 +61,14 @@ class ModelInfo:
 
 
 class Model(ABC):
-    """A loaded model. `synthesize` is called by several lanes at once."""
+    """A loaded model. `synthesize` is called by several lanes at once.
+
+    `files` are what the voice is made of, in an order that is always the same; a model that does not tell has
+    no takes stored.
+    """
 
     info: ModelInfo
+    files: tuple[str, ...] = ()
 
     def warm_up(self) -> None:  # noqa: B027 (most models have nothing to warm)
         """Speaks once into the void, so that no listener pays for what the first call allocates."""

@@ -66,6 +66,7 @@ class CoquiEngine(Engine):
         source = coqui_source.resolve(spec)
         device = _device()
         model = _load(source, device)
+        model.files = source.files
         log.info("loaded model %s on %s", spec.name, device)
         return model
 
