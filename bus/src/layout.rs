@@ -82,7 +82,12 @@ impl Layout {
                 discard: DiscardPolicy::Old,
                 ..self.objects(names::CACHE_BUCKET, self.cache_ttl, self.cache_max_bytes)
             },
-            Config { discard: DiscardPolicy::Old, max_age: self.cache_ttl, ..kv(names::TAKES_BUCKET) },
+            Config {
+                discard: DiscardPolicy::Old,
+                max_age: self.cache_ttl,
+                duplicate_window: window_within(self.cache_ttl),
+                ..kv(names::TAKES_BUCKET)
+            },
         ]
     }
 
@@ -146,11 +151,15 @@ impl Layout {
             max_age: ttl,
             max_bytes: bytes(max_bytes),
             allow_rollup: true,
-            // The server refuses a window longer than the age.
-            duplicate_window: if ttl.is_zero() { DUPLICATE_WINDOW } else { DUPLICATE_WINDOW.min(ttl) },
+            duplicate_window: window_within(ttl),
             ..self.base(format!("OBJ_{bucket}"), vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")])
         }
     }
+}
+
+/// The server refuses a window longer than the age; an age of zero is none.
+fn window_within(age: Duration) -> Duration {
+    if age.is_zero() { DUPLICATE_WINDOW } else { DUPLICATE_WINDOW.min(age) }
 }
 
 /// Zero means no bound, as the server writes it.

@@ -177,7 +177,7 @@ impl Shared {
             SessionSubject::Started => {
                 self.answer(message, id, StartedAnswer::Stop { reason: StopReason::Unknown }).await;
             }
-            SessionSubject::Result => self.answer(message, id, ResultAnswer::Stale).await,
+            SessionSubject::Result => self.answer(message, id, ResultAnswer::STALE).await,
             SessionSubject::Chunk => self.answer(message, id, ChunkGrant { chunks: 0 }).await,
         }
     }

@@ -264,7 +264,10 @@ fn what_workers_and_sessions_say() {
         Failed { error: ServiceError::new(Reason::EngineCrashed, "gone"), stderr: vec!["Segfault".into()] };
     golden("result_failed", RunResult { run: run(), worker: worker(), outcome: RunOutcome::Failed(failed) });
     golden("result_accepted", ResultAnswer::Accepted);
-    golden("result_stale", ResultAnswer::Stale);
+    golden("result_stale", ResultAnswer::STALE);
+    golden("result_corrupt", ResultAnswer::Stale { fault: Some(RunFault::Corrupt) });
+    golden("result_incomplete", ResultAnswer::Stale { fault: Some(RunFault::Incomplete) });
+    golden("result_silent", ResultAnswer::Stale { fault: Some(RunFault::Silent) });
     golden("result_resend", ResultAnswer::Resend { from: 1 });
     golden(
         "outcome",

@@ -4,7 +4,8 @@
 //! `started` is still being asked; any other is spoken only after `go`. Pieces of audio go to the session as the engine
 //! makes them, within a window that the session's grants extend, and stay here until the session has judged the
 //! `result`. Only then does the delivery end:
-//! - `accepted`: acknowledged. `stale`, or `stop` to `started`: terminated, for another run counts, or none.
+//! - `accepted`: acknowledged. `stale`, or `stop` to `started`: terminated, for another run counts, or none. With `stale`
+//!   the session may name a fault that it found; that is then the run's outcome.
 //! - no answer to `started`: handed back for a moment ([`Limits::retry_after`]), and terminated only after
 //!   [`Limits::max_deliveries`]: a session that reconnects must not lose its work.
 //! - after `go`, no answer to `result` (or to a grant) for [`Limits::patience`]: terminated. Not acknowledged,
@@ -150,6 +151,8 @@ pub struct Run {
     audio: Audio,
     window: Window,
     outcome: Option<RunOutcome>,
+    /// The session found a fault in what was sent.
+    faulted: bool,
     resends: u32,
     went_at: Option<Instant>,
 }
@@ -164,6 +167,7 @@ impl Run {
             audio: Audio::new(limits.max_audio_bytes),
             window: Window::new(limits.answer_within),
             outcome: None,
+            faulted: false,
             resends: 0,
             went_at: None,
             deliveries,
@@ -228,6 +232,12 @@ impl Run {
         self.outcome.as_ref()
     }
 
+    /// The outcome to be told, once the delivery is over: what the session accepted, or the fault that it found. A run that
+    /// was only overtaken has none.
+    pub fn verdict(&self, ending: Ending) -> Option<&RunOutcome> {
+        self.outcome().filter(|_| ending == Ending::Ack || self.faulted)
+    }
+
     /// The piece at `seq`, as it was made.
     pub fn chunk(&self, seq: u32) -> Option<&Bytes> {
         self.audio.pieces().get(seq as usize)
@@ -264,7 +274,13 @@ impl Run {
         let Session::AskedResult { first, at } = self.session else { return };
         match answer {
             Ok(ResultAnswer::Accepted) => self.end(Ending::Ack, now, actions),
-            Ok(ResultAnswer::Stale) => self.end(Ending::Terminate, now, actions),
+            Ok(ResultAnswer::Stale { fault }) => {
+                if let Some(fault) = fault {
+                    self.fail(fault.error());
+                    self.faulted = true;
+                }
+                self.end(Ending::Terminate, now, actions);
+            }
             Ok(ResultAnswer::Resend { from }) => {
                 self.resends += 1;
                 if self.resends > self.limits.max_resends {

@@ -130,6 +130,47 @@ async fn open_one(bus: &Bus) -> Result<(), ServiceError> {
     open(bus, &opening("hello")).await.map(|_| ())
 }
 
+/// A worker is lost with these runs.
+async fn lost(bus: &Bus, cause: &str, incarnation: u128, runs: &[RunId]) {
+    let mut details = Map::new();
+    details.insert("cause".into(), cause.into());
+    details.insert("runs".into(), runs.iter().map(ToString::to_string).collect());
+    let event = FleetEvent {
+        kind: "workerLost".into(),
+        worker_id: Some(worker()),
+        incarnation: Some(Incarnation::from_u128(incarnation)),
+        message: "it is lost".into(),
+        details,
+    };
+    bus.publish(&names::event_subject("workerLost"), &Envelope::event(event, 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_is_opened_each_run_counts_once_and_a_crash_not_at_all() {
+    let broker = Broker::start().await;
+    let _managers = [
+        manager(&broker, "m1", quick()).await,
+        manager(&broker, "m2", CircuitBreakerConfig::default()).await,
+    ];
+    let bus = broker.bus().await;
+    let run = RunId::new();
+    for _ in 0..6 {
+        // Two managers may both find it dead.
+        lost(&bus, "hung", 1, &[run]).await;
+        lost(&bus, "crashed", 9, &[RunId::new()]).await;
+    }
+    for incarnation in 2..5 {
+        lost(&bus, "engineHung", incarnation, &[]).await;
+    }
+    let counted = eventually("the losses are counted", async || {
+        record(&bus).await.map(|found| found.value).filter(|found| found.window.len() == 4)
+    })
+    .await;
+    assert_eq!(counted.state, BreakerState::Closed, "four runs are too few to judge by");
+    lost(&bus, "hung", 5, &[]).await;
+    assert_eq!(reached(&bus, BreakerState::Open).await.window.len(), 5);
+}
+
 #[tokio::test]
 async fn a_restarted_manager_goes_on_where_the_last_one_was() {
     let broker = Broker::start().await;

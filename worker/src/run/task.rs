@@ -282,14 +282,14 @@ impl<'a> RunTask<'a> {
         if let Err(error) = ended {
             tracing::debug!(%error, seq, "the end of a delivery was not told; the session will stop its next run");
         }
-        match (ending, run.outcome()) {
-            (Ending::Ack, Some(outcome)) => {
-                if let (RunOutcome::Spoken(spoken), Some(keeping)) = (outcome, self.keeping.take()) {
-                    keeping.store(run.pieces(), spoken);
-                }
-                self.tell_outcome(outcome).await;
-            }
-            _ => self.context.metrics.failed(),
+        if let (Ending::Ack, Some(RunOutcome::Spoken(spoken))) = (ending, run.outcome())
+            && let Some(keeping) = self.keeping.take()
+        {
+            keeping.store(run.pieces(), spoken);
+        }
+        match run.verdict(ending) {
+            Some(outcome) => self.tell_outcome(outcome).await,
+            None => self.context.metrics.failed(),
         }
     }
 
