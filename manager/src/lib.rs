@@ -32,6 +32,7 @@ mod ping;
 pub mod plan;
 mod publish;
 pub mod rendezvous;
+mod replies;
 pub mod service;
 
 pub use cache::CacheConfig;

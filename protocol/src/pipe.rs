@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::audio::AudioData;
-use crate::fleet::Device;
+use crate::fleet::{Device, Tuning};
 use crate::ids::MessageId;
 use crate::job::RunRef;
 use crate::model::ModelDefinition;
@@ -157,6 +157,9 @@ pub struct LoadAnswer {
     /// engine does not tell: its takes are not stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
+    /// How the engine runs it, where it has a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
 }
 
 /// The answer to `unload`.

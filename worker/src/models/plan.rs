@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use chorus_protocol::fleet::{LoadedModel, ModelState};
+use chorus_protocol::fleet::{LoadedModel, ModelState, Tuning};
+use chorus_protocol::pipe::LoadAnswer;
 use chorus_protocol::{ModelDefinition, ModelName};
 
 use crate::config::Assigned;
@@ -30,6 +31,7 @@ struct Loaded {
     sample_rate: u32,
     load_ms: f64,
     identity: Option<String>,
+    tuning: Option<Tuning>,
 }
 
 /// A model that did not load.
@@ -114,9 +116,10 @@ impl Plan {
     }
 
     /// A model was loaded.
-    pub(crate) fn loaded(&mut self, definition: ModelDefinition, sample_rate: u32, load_ms: f64) {
+    pub(crate) fn loaded(&mut self, definition: ModelDefinition, answer: &LoadAnswer) {
         self.failures.remove(&definition.name);
-        let loaded = Loaded { definition, sample_rate, load_ms, identity: None };
+        let (sample_rate, load_ms, tuning) = (answer.sample_rate, answer.load_ms, answer.tuning.clone());
+        let loaded = Loaded { definition, sample_rate, load_ms, tuning, identity: None };
         self.loaded.insert(loaded.definition.name.clone(), loaded);
     }
 
@@ -172,6 +175,12 @@ impl Plan {
         self.loaded.keys().cloned().collect()
     }
 
+    /// Segments that the engine can have in hand at a time, by what its models told when they were loaded. With several
+    /// models it is the least: a job over it would wait in the engine while another worker is idle.
+    pub(crate) fn room(&self) -> Option<u32> {
+        self.loaded.values().filter_map(|loaded| loaded.tuning.as_ref()).map(Tuning::room).min()
+    }
+
     /// All models that are wanted, and how far they are.
     pub(crate) fn states(&self) -> Vec<LoadedModel> {
         let state = |name: &ModelName| {
@@ -187,6 +196,7 @@ impl Plan {
                 state,
                 sample_rate: loaded.map(|loaded| loaded.sample_rate),
                 load_ms: loaded.map(|loaded| loaded.load_ms),
+                tuning: loaded.and_then(|loaded| loaded.tuning.clone()),
                 error: failure.map(|failure| failure.error.clone()),
                 identity: loaded.and_then(|loaded| loaded.identity.clone()),
             }
@@ -217,10 +227,31 @@ mod tests {
         serde_json::from_value(definition).unwrap()
     }
 
+    fn answer(value: serde_json::Value) -> LoadAnswer {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn the_room_is_the_least_that_a_loaded_model_has() {
+        let tuned = |lanes: u32, batch: u32| {
+            let tuning = json!({"runtime": "onnx", "lanes": lanes, "maxBatch": batch});
+            answer(json!({"sampleRate": 16_000, "loadMs": 1.0, "tuning": tuning}))
+        };
+        let mut plan = Plan::new(Assigned::AllOfEngine, "null".into());
+        assert_eq!(plan.room(), None);
+        plan.loaded(model("plain", "null"), &answer(json!({"sampleRate": 16_000, "loadMs": 1.0})));
+        assert_eq!(plan.room(), None);
+        plan.loaded(model("a", "null"), &tuned(4, 2));
+        plan.loaded(model("b", "null"), &tuned(0, 3));
+        assert_eq!(plan.room(), Some(3));
+        plan.unloaded(&model("b", "null").name);
+        assert_eq!(plan.room(), Some(8));
+    }
+
     fn load(plan: &mut Plan, now: Instant) -> ModelName {
         let Step::Load(definition) = plan.next(now) else { panic!("nothing to load") };
         let name = definition.name.clone();
-        plan.loaded(*definition, 16_000, 1.0);
+        plan.loaded(*definition, &answer(json!({"sampleRate": 16_000, "loadMs": 1.0})));
         name
     }
 
