@@ -18,6 +18,9 @@ use serde_json::json;
 #[path = "golden/durable.rs"]
 mod durable;
 
+#[path = "golden/ssml.rs"]
+mod ssml;
+
 #[path = "golden/vectors.rs"]
 mod vectors;
 
@@ -46,8 +49,10 @@ fn speech() -> Speech {
         language: Some("en".into()),
         speed: Some(1.25),
         pitch: None,
+        volume: None,
         seed: Some(42),
         priority: Priority::High,
+        input_type: None,
     }
 }
 
@@ -62,12 +67,14 @@ fn warning() -> Warning {
 fn request() -> SynthesisRequest {
     SynthesisRequest {
         text: "Grüße, 世界.".into(),
+        input_type: None,
         voice: Some("p225".into()),
         model: Some("tts_models/en/ljspeech/vits".into()),
         language: Some("en".into()),
         speed: Some(1.25),
         pitch: Some(-2.0),
         output_format: Some(AudioFormat::Ogg),
+        sample_rate: None,
         output_path: Some("out.ogg".into()),
         priority: Some(Priority::High),
         metadata: json!({"caller": {"line": 3}}).as_object().cloned(),
@@ -109,6 +116,7 @@ fn page() -> PlanPage {
         index,
         text: "Grüße.".into(),
         pause_after_ms: 250,
+        manner: None,
         class: JobClass::Urgent,
         end_bytes: 4 * (index as usize + 1),
         disposition,
@@ -154,6 +162,7 @@ fn what_clients_and_managers_say() {
             text_complete: true,
             window: 8,
             first_segment: 3,
+            planned_bytes: 0,
         },
     );
     golden(
@@ -172,6 +181,7 @@ fn what_clients_and_managers_say() {
     let retry = Retry {
         segment: 1,
         text: "again".into(),
+        manner: None,
         attempt: 2,
         class: JobClass::Urgent,
         failures: 1,
@@ -187,6 +197,7 @@ fn what_clients_and_managers_say() {
             speech: speech(),
             next_segment: 3,
             text: "rest".into(),
+            planned_bytes: 0,
             text_complete: true,
             window: 2,
             urgent: false,

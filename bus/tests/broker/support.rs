@@ -161,7 +161,9 @@ pub fn job(class: JobClass, segment: u32) -> Job {
         speed: None,
         pitch: None,
         seed: None,
+        volume: None,
         priority: Priority::Normal,
+        input_type: None,
     };
     Job { session: SessionId::from_u128(1), segment, attempt: 1, text: "hello".into(), speech, class }
 }

@@ -183,7 +183,9 @@ impl Session {
                 speed: None,
                 pitch: None,
                 seed: None,
+                volume: None,
                 priority: Priority::Normal,
+                input_type: None,
             },
             class: JobClass::Normal,
         }
@@ -275,7 +277,7 @@ pub fn checkable(text: &str, segment: u32) -> Vec<u8> {
         let values = [high, low, number, index >> 15 & 0x7fff, index & 0x7fff];
         let checksum = values.iter().sum::<u32>() & 0x7fff;
         let mapped = values.into_iter().chain([checksum]).map(|value| value as i16 - 16_384);
-        [12_345].into_iter().chain(mapped).chain([-12_345]).collect::<Vec<i16>>()
+        [181].into_iter().chain(mapped).chain([-181]).collect::<Vec<i16>>()
     });
     frames.take(count).flat_map(i16::to_le_bytes).collect()
 }
