@@ -4,8 +4,10 @@
 //! [`Value`](crate::config::Value)s of the configuration's last layer, the rest is checked by the command that takes it.
 
 mod bench;
+mod config;
 mod fleet;
 mod jobs;
+mod stdio;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,8 +16,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Value;
 pub use bench::{BenchCommand, ChaosArgs, FirstAudioArgs, LatencyArgs};
+pub use config::ConfigCommand;
 pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
 pub use jobs::{JobArgs, JobsCommand, SubmitArgs};
+pub use stdio::StdioArgs;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 the command line, configuration or text cannot be used, \
                           130 and 143 ended by SIGINT and SIGTERM.";
@@ -39,6 +43,8 @@ pub enum Command {
     Say(SayArgs),
     /// Keep a fleet in the foreground: broker, manager, workers.
     Up(UpArgs),
+    /// Serve a parent process on stdin and stdout, as the single Python script did; with a fleet behind it.
+    Stdio(StdioArgs),
     /// Show brokers, managers, workers and models; succeeds only when a model can speak.
     Status(ReportArgs),
     /// Check this machine and say what to do.
@@ -59,6 +65,9 @@ pub enum Command {
     /// Segments that failed wherever they were tried, kept with their whole history.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// The configuration: check it, show it, describe it, migrate an old one.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Run one manager.
     Manager(ManagerArgs),
     /// Run one worker.
@@ -290,10 +299,13 @@ impl Command {
         match self {
             Self::Say(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Up(args) => {
-                let own =
-                    [("nats.port", "--port", &args.port), ("fleet.workers", "--workers", &args.workers)];
+                let own = [
+                    ("nats.port", "--port", &args.port),
+                    ("workerPool.minWorkers", "--workers", &args.workers),
+                ];
                 [nats(&args.nats), values(own), args.engine.values()].concat()
             }
+            Self::Stdio(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Status(args) => nats(&args.nats),
             Self::Models(ModelsCommand::Add { engine, report, .. }) => {
                 [nats(&report.nats), engine.values()].concat()
@@ -312,7 +324,7 @@ impl Command {
             Self::Bench(BenchCommand::Chaos(_)) => {
                 vec![Value::flag("engine.kind", "chorus bench chaos", "checkable")]
             }
-            Self::Doctor(_) | Self::Setup(_) | Self::Voice(_) => Vec::new(),
+            Self::Doctor(_) | Self::Setup(_) | Self::Voice(_) | Self::Config(_) => Vec::new(),
         }
     }
 
@@ -331,10 +343,11 @@ impl Command {
             Self::Drain(args) => args.report.json,
             Self::Jobs(command) => command.report().json,
             Self::Dead(command) => command.report().json,
+            Self::Config(command) => command.json(),
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
             Self::Bench(BenchCommand::Chaos(args)) => args.json,
-            Self::Up(_) | Self::Manager(_) | Self::Worker(_) => false,
+            Self::Up(_) | Self::Stdio(_) | Self::Manager(_) | Self::Worker(_) => false,
         }
     }
 
@@ -368,7 +381,7 @@ mod tests {
             values,
             [
                 text("nats.port", "--port", "4300"),
-                text("fleet.workers", "--workers", "2"),
+                text("workerPool.minWorkers", "--workers", "2"),
                 text("engine.kind", "--engine", "null")
             ]
         );

@@ -134,6 +134,10 @@ fn page() -> PlanPage {
     }
 }
 
+fn tuning() -> Tuning {
+    Tuning { runtime: "onnx".into(), threads: 2, lanes: 2, lane_threads: 1, max_batch: 1 }
+}
+
 #[test]
 fn what_clients_and_managers_say() {
     golden("synthesis_request", request());
@@ -315,6 +319,7 @@ fn worker_heartbeat() -> WorkerHeartbeat {
             state: ModelState::Ready,
             sample_rate: Some(22_050),
             load_ms: Some(3_900.0),
+            tuning: None,
             error: None,
         }],
         credits: Credits { total: 2, free: 1 },
@@ -392,6 +397,7 @@ fn what_the_fleet_says_of_itself() {
                 id: "w-host-1".into(),
                 last_heartbeat_ms: 20,
                 heartbeat: worker_heartbeat(),
+                breaker: None,
             }],
             models: vec![ModelStatus {
                 name: model(),
@@ -400,6 +406,21 @@ fn what_the_fleet_says_of_itself() {
                 ready_workers: 1,
                 queued: 0,
             }],
+        },
+    );
+    golden(
+        "worker_status_breaker",
+        WorkerStatus {
+            id: "w-host-1".into(),
+            last_heartbeat_ms: 20,
+            heartbeat: worker_heartbeat(),
+            breaker: Some(BreakerStatus {
+                state: breaker::BreakerState::Open,
+                since_ms: NOW_MS,
+                failure_rate: 0.5,
+                runs: 10,
+                retry_in_ms: Some(59_000),
+            }),
         },
     );
 }
@@ -448,19 +469,19 @@ fn what_goes_through_the_pipe() {
             },
         },
     );
-    golden(
-        "pipe_load_answer",
-        LoadAnswer {
-            sample_rate: 22_050,
-            voices: vec![],
-            languages: vec![],
-            load_ms: 3_900.0,
-            warmup_ms: 120.0,
-            max_text_chars: None,
-            rss_bytes: 600_000_000,
-            gpu_memory_bytes: Some(310_000_000),
-        },
-    );
+    let load_answer = LoadAnswer {
+        sample_rate: 22_050,
+        voices: vec![],
+        languages: vec![],
+        load_ms: 3_900.0,
+        warmup_ms: 120.0,
+        max_text_chars: None,
+        rss_bytes: 600_000_000,
+        gpu_memory_bytes: Some(310_000_000),
+        tuning: None,
+    };
+    golden("pipe_load_answer", load_answer.clone());
+    golden("pipe_load_answer_tuned", LoadAnswer { tuning: Some(tuning()), ..load_answer });
     golden("pipe_unload_answer", UnloadAnswer { rss_bytes: 400_000_000, gpu_memory_bytes: None });
     golden(
         "pipe_spoken",

@@ -12,9 +12,10 @@
 //!   for nobody accepted it; not handed back either, because a second run would speak to the same silence. A session that
 //!   does live misses the result, sees it in its own timer, and asks for a new attempt.
 //!
-//! A run ends for its worker when the delivery is over *and* the engine is free of it. A cancelled engine request holds
-//! its credit until the engine answers, so that no job waits behind one that nobody wants; an engine that does not
-//! answer in [`Limits::cancel_within`] hangs and is restarted.
+//! A run ends for its worker when the delivery is over *and* the engine is free of it. Its credit, which is room in the
+//! engine, goes back as soon as the engine has spoken: the session's verdict takes a way over the broker and back, and no
+//! lane stands idle meanwhile. A cancelled engine request holds its credit until the engine answers, so that no job waits
+//! behind one that nobody wants; an engine that does not answer in [`Limits::cancel_within`] hangs and is restarted.
 
 mod audio;
 pub mod limits;
@@ -230,6 +231,11 @@ impl Run {
     /// Whether the delivery is over and the engine free of this run.
     pub fn is_done(&self) -> bool {
         self.is_over() && !matches!(self.engine, Engine::Busy { .. } | Engine::Cancelled { .. })
+    }
+
+    /// Whether the engine has ended the request: what is left is between the session and this run.
+    pub fn is_spoken(&self) -> bool {
+        self.engine == Engine::Free
     }
 
     /// Whether the delivery is over.

@@ -25,7 +25,7 @@ fn broker(config: &CliConfig, name: &str) -> chorus_bus::BusConfig {
 pub async fn manager(context: Context, args: ManagerArgs) -> Result<(), CliError> {
     let id = args.id.map(ManagerId::new).transpose().map_err(|error| CliError::Usage(error.to_string()))?;
     let bus = broker(&context.config, "chorus-manager");
-    let config = ManagerConfig { id, ..ManagerConfig::new(parts::host(), bus) };
+    let config = ManagerConfig { id, ..parts::manager_config(&context.config, bus) };
     let limit = config.drain_timeout * 2;
     // Nothing but `stop` ends it in order; the token is for a start that waits for its broker.
     let root = CancellationToken::new();

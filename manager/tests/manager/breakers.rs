@@ -10,6 +10,7 @@ use chorus_protocol::breaker::{
 };
 use chorus_protocol::fleet::{FleetEvent, WorkerHeartbeat};
 use chorus_protocol::job::{Outcome, OutcomeKind, RunRef};
+use chorus_protocol::service::{Ask, ServiceMetrics, ServiceStatus};
 use chorus_protocol::{
     Envelope, Incarnation, JobClass, MessageId, Reason, RunId, ServiceError, SessionId, WorkerId, names,
 };
@@ -105,6 +106,14 @@ async fn two_managers_agree_and_open_is_refused_at_once() {
         (failed.details["error"].as_str(), failed.details["timestamp"].as_u64()),
         (Some("it died"), Some(open.since_ms))
     );
+    let told = eventually("the status tells it", async || {
+        let status: ServiceStatus = ask(&bus, names::STATUS, Ask {}).await.ok()?;
+        let breaker = status.workers.into_iter().find_map(|worker| worker.breaker)?;
+        (breaker.state == BreakerState::Open).then_some(breaker)
+    })
+    .await;
+    assert_eq!((told.since_ms, told.failure_rate, told.runs), (open.since_ms, 1.0, 5));
+    assert!(told.retry_in_ms.is_some_and(|ms| ms <= open.reset_after_ms));
     // Whichever of the two answers.
     eventually("both refuse", async || {
         beat(&bus, heartbeat_now()).await;
@@ -169,6 +178,26 @@ async fn a_worker_that_hangs_is_opened_each_run_counts_once_and_a_crash_not_at_a
     assert_eq!(counted.state, BreakerState::Closed, "four runs are too few to judge by");
     lost(&bus, "hung", 5, &[]).await;
     assert_eq!(reached(&bus, BreakerState::Open).await.window.len(), 5);
+}
+
+#[tokio::test]
+async fn without_breakers_nobody_is_judged() {
+    let broker = Broker::start().await;
+    let config = ManagerConfig { breaker_enabled: false, breaker: quick(), ..broker.config("m1") };
+    let _manager = start(config, Vec::new()).await;
+    let bus = broker.bus().await;
+    load(&bus, definition("joe")).await.unwrap();
+    beat(&bus, worker_beat()).await;
+    five_faults(&bus).await;
+    eventually("the outcomes are counted", async || {
+        let metrics: ServiceMetrics = ask(&bus, names::METRICS, Ask {}).await.ok()?;
+        (metrics.worker_faults == 5).then_some(())
+    })
+    .await;
+    open_one(&bus).await.unwrap();
+    assert!(record(&bus).await.is_none());
+    let status: ServiceStatus = ask(&bus, names::STATUS, Ask {}).await.unwrap();
+    assert!(status.workers.iter().all(|worker| worker.breaker.is_none()));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The scenarios there are: a short set for every change, a long one for the figures.
 
+mod singles;
+
 use std::time::Duration;
 
 use chorus_protocol::Priority;
@@ -33,7 +35,8 @@ pub fn short() -> Vec<Scenario> {
 
 /// The figures of `docs/benchmarks.md`: minutes each.
 pub fn long() -> Vec<Scenario> {
-    vec![single_kills(), half_killed(), managers_killed(), broker_once(), broker_outage(), overload(), soak()]
+    let others = [half_killed(), managers_killed(), broker_once(), broker_outage(), overload(), soak()];
+    [single_kills()].into_iter().chain(singles::all()).chain(others).collect()
 }
 
 /// One of either set.
