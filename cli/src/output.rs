@@ -55,41 +55,6 @@ impl Target {
     }
 }
 
-/// Where a request's `outputPath` leads, confined to a root: relative paths begin at `base`, `..` and links are followed as
-/// the system would, and what then lies outside of `root` is refused. The folder has to be there, the file need not.
-///
-/// # Errors
-/// INVALID_REQUEST naming `outputPath`, also for a path that is no file's.
-pub fn confined(root: &Path, base: &Path, output_path: &str) -> Result<PathBuf, ServiceError> {
-    let refused = |why: String| ServiceError::field(Reason::Malformed, "outputPath", why);
-    let unreadable = |what: &Path, error: std::io::Error| {
-        refused(format!("outputPath {output_path:?} cannot be written: {}: {error}", what.display()))
-    };
-    if output_path.is_empty() || output_path.contains('\0') {
-        return Err(refused("outputPath is empty or holds a NUL byte".into()));
-    }
-    let root = root.canonicalize().map_err(|error| unreadable(root, error))?;
-    let wanted = base.join(output_path);
-    let (Some(name), Some(parent)) = (wanted.file_name(), wanted.parent()) else {
-        return Err(refused(format!("outputPath {output_path:?} names no file")));
-    };
-    if output_path.ends_with('/') {
-        return Err(refused(format!("outputPath {output_path:?} names a folder")));
-    }
-    let folder = parent.canonicalize().map_err(|error| unreadable(parent, error))?;
-    let path = folder.join(name);
-    if !path.starts_with(&root) {
-        let message =
-            format!("outputPath {output_path:?} lies outside of {}, the folder for it", root.display());
-        return Err(ServiceError::field(Reason::UnsupportedOption, "outputPath", message));
-    }
-    if path.is_dir() {
-        return Err(refused(format!("outputPath {output_path:?} is a folder")));
-    }
-    // A link at the end is replaced by the file that takes its name, and so leads nowhere.
-    Ok(path)
-}
-
 fn named_format(name: &str) -> Result<AudioFormat, CliError> {
     name.parse()
         .map_err(|unknown: chorus_protocol::audio::UnknownFormat| CliError::Usage(unknown.to_string()))
@@ -301,39 +266,6 @@ mod tests {
         let missing = folder.path().join("missing/a.wav");
         assert!(matches!(Target::new(Some(missing), None), Err(CliError::Output { .. })));
         assert!(matches!(Target::new(Some(folder.path().into()), None), Err(CliError::Output { .. })));
-    }
-
-    #[test]
-    fn an_output_path_stays_in_its_root() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("root");
-        let (inside, outside) = (root.join("inside"), folder.path().join("outside"));
-        std::fs::create_dir_all(&inside).unwrap();
-        std::fs::create_dir(&outside).unwrap();
-        std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
-        std::os::unix::fs::symlink(outside.join("x.wav"), root.join("end.wav")).unwrap();
-        let real = root.canonicalize().unwrap();
-        let found = |path: &str| confined(&root, &inside, path);
-        assert_eq!(found("a.wav").unwrap(), real.join("inside/a.wav"));
-        assert_eq!(found("../a.wav").unwrap(), real.join("a.wav"));
-        assert_eq!(found(&root.join("a.mp3").display().to_string()).unwrap(), real.join("a.mp3"));
-        assert_eq!(found("../end.wav").unwrap(), real.join("end.wav"), "its name is taken, not its target");
-        let absolute = outside.join("x.wav").display().to_string();
-        for bad in [
-            "",
-            "a\0b",
-            "..",
-            "../..",
-            "../../x.wav",
-            "../link/x.wav",
-            "../inside",
-            "no/x.wav",
-            "x/",
-            &absolute,
-        ] {
-            let error = found(bad).unwrap_err();
-            assert_eq!(error.details.unwrap()["field"], "outputPath", "{bad:?}");
-        }
     }
 
     #[test]

@@ -119,7 +119,7 @@ async fn joints_of_a_real_voice_neither_click_nor_jump() {
         "And the third one ends the story as everybody had expected it.",
     ];
     let text = sentences.join(" ");
-    chorus(&home, &["say", &text, "-o", "whole.wav", "--json"]).await.ok();
+    chorus(&home, &["say", &text, "-o", "whole.wav", "--json"]).await.ok().json();
     let whole = wav::parse(&std::fs::read(home.file("whole.wav")).unwrap());
     let parts = passages(&whole.samples, whole.sample_rate as usize * 250 / 1_000);
     assert_eq!(parts.len(), 3, "three sentences with their rests: {parts:?}");
@@ -128,7 +128,7 @@ async fn joints_of_a_real_voice_neither_click_nor_jump() {
             let step = step_at(&whole.samples, joint);
             assert!(step <= 400, "a step of {step} at {joint}");
         }
-        chorus(&home, &["say", sentence, "-o", "one.wav", "--json"]).await.ok();
+        chorus(&home, &["say", sentence, "-o", "one.wav", "--json"]).await.ok().json();
         let alone = wav::parse(&std::fs::read(home.file("one.wav")).unwrap());
         let heard = loudness(&whole.samples[part.clone()], whole.sample_rate);
         let own = loudness(&alone.samples, alone.sample_rate);
