@@ -17,13 +17,10 @@ use serde_json::json;
 
 #[path = "golden/durable.rs"]
 mod durable;
-
 #[path = "golden/ssml.rs"]
 mod ssml;
-
 #[path = "golden/vectors.rs"]
 mod vectors;
-
 use vectors::{NOW_MS, golden};
 
 fn session() -> SessionId {
