@@ -176,7 +176,7 @@ impl Shared {
             SessionSubject::Started => {
                 self.answer(message, id, StartedAnswer::Stop { reason: StopReason::Unknown });
             }
-            SessionSubject::Result => self.answer(message, id, ResultAnswer::Stale),
+            SessionSubject::Result => self.answer(message, id, ResultAnswer::STALE),
             SessionSubject::Chunk => self.answer(message, id, ChunkGrant { chunks: 0 }),
         }
     }

@@ -1,15 +1,24 @@
 //! How a session reaches managers: over the bus, or, inside a manager, by a call.
+//!
+//! Over the bus, a question that is not answered as soon as questions are is asked once more (`patience`): the first answer
+//! counts. Whether the first copy was lost with its manager or only late makes no difference to what is done.
 
-use std::time::Duration;
+mod patience;
 
-use chorus_bus::Bus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chorus_bus::{Bus, RequestError, RequestErrorKind};
 use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::plan::{Advance, Advanced, Cancel, Finish, Finished, Open, Opened};
 use chorus_protocol::{Envelope, ServiceError, names};
 use chorus_runtime::clock::SharedClock;
 use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use patience::{MAX_COPIES, Patience};
 
 /// The questions that a session asks managers. An answer is final for that question; a question without an answer comes
 /// back as a retryable error and is asked again by the session.
@@ -39,16 +48,19 @@ pub trait ManagerPort: Send + Sync + 'static {
 pub struct BusPort {
     bus: Bus,
     clock: SharedClock,
-    timeout: Duration,
+    /// By kind of question: their answers take different times.
+    openings: Arc<Mutex<Patience>>,
+    advances: Arc<Mutex<Patience>>,
 }
 
 impl BusPort {
-    /// How long a manager may take to answer before the question is asked again.
+    /// How long managers may take to answer before the session takes it that none will.
     pub const TIMEOUT: Duration = Duration::from_secs(2);
 
     /// Managers on this bus.
     pub fn new(bus: Bus, clock: SharedClock) -> Self {
-        Self { bus, clock, timeout: Self::TIMEOUT }
+        let patience = || Arc::new(Mutex::new(Patience::new()));
+        Self { bus, clock, openings: patience(), advances: patience() }
     }
 
     async fn ask<Q: Serialize, A: DeserializeOwned>(
@@ -56,15 +68,69 @@ impl BusPort {
         subject: &str,
         question: Q,
         traceparent: Option<String>,
+        patience: &Mutex<Patience>,
     ) -> Result<A, ServiceError> {
         let envelope = Envelope::request(question, self.clock.unix_ms()).traced(traceparent);
-        self.bus.request(subject, &envelope, self.timeout).await.map_err(|e| e.into_service_error())
+        let until = self.clock.now() + Self::TIMEOUT;
+        let ask_once = || async {
+            let sent_at = self.clock.now();
+            let answer = self.bus.request(subject, &envelope, until.saturating_duration_since(sent_at)).await;
+            (sent_at, answer)
+        };
+        let mut copies = FuturesUnordered::from_iter([ask_once()]);
+        let mut wait = locked(patience).asked();
+        let mut next_copy = Some(self.clock.now() + wait);
+        let mut left = MAX_COPIES;
+        loop {
+            tokio::select! {
+                biased;
+                Some((sent_at, answer)) = copies.next() => {
+                    let lost = matches!(&answer, Err(error) if is_lost(error));
+                    if lost && !copies.is_empty() {
+                        continue;
+                    }
+                    if !lost {
+                        locked(patience).answered(self.clock.now().saturating_duration_since(sent_at));
+                    }
+                    return answer.map_err(RequestError::into_service_error);
+                }
+                () = sleep_until(next_copy) => {
+                    wait *= 2;
+                    let spent = left > 0 && locked(patience).spend();
+                    next_copy = spent.then(|| self.clock.now() + wait);
+                    if spent {
+                        left -= 1;
+                        tracing::debug!(subject, "no answer yet; asking once more");
+                        copies.push(ask_once());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether nobody has answered.
+fn is_lost(error: &RequestError) -> bool {
+    matches!(
+        error.kind,
+        RequestErrorKind::NoResponders | RequestErrorKind::Timeout | RequestErrorKind::Disconnected
+    )
+}
+
+fn locked(patience: &Mutex<Patience>) -> std::sync::MutexGuard<'_, Patience> {
+    patience.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 
 impl ManagerPort for BusPort {
     fn open(&self, open: Open, traceparent: Option<String>) -> BoxFuture<'_, Result<Opened, ServiceError>> {
-        Box::pin(self.ask(names::OPEN, open, traceparent))
+        Box::pin(self.ask(names::OPEN, open, traceparent, &self.openings))
     }
 
     fn advance(
@@ -72,7 +138,7 @@ impl ManagerPort for BusPort {
         advance: Advance,
         traceparent: Option<String>,
     ) -> BoxFuture<'_, Result<Advanced, ServiceError>> {
-        Box::pin(self.ask(names::ADVANCE, advance, traceparent))
+        Box::pin(self.ask(names::ADVANCE, advance, traceparent, &self.advances))
     }
 
     fn finish(
@@ -80,7 +146,12 @@ impl ManagerPort for BusPort {
         finish: Finish,
         traceparent: Option<String>,
     ) -> BoxFuture<'_, Result<Finished, ServiceError>> {
-        Box::pin(self.ask(names::FINISH, finish, traceparent))
+        // Asked once: hooks that see a result twice may do something twice, and the session does not wait for long.
+        Box::pin(async move {
+            let envelope = Envelope::request(finish, self.clock.unix_ms()).traced(traceparent);
+            let answer = self.bus.request(names::FINISH, &envelope, Self::TIMEOUT).await;
+            answer.map_err(RequestError::into_service_error)
+        })
     }
 
     fn cancel(&self, cancel: Cancel) -> BoxFuture<'_, ()> {

@@ -43,6 +43,9 @@ pub struct ManagerConfig {
     pub worker_timeout: Duration,
     /// Breakers, and how long an attempt may go without progress (plan.md §3).
     pub breaker: CircuitBreakerConfig,
+    /// Whether workers are judged at all. Without, nobody is refused for a breaker, and no record is written; workers that
+    /// shall not obey records of other managers either are told so themselves.
+    pub breaker_enabled: bool,
     /// How long a worker must be silent for its breaker to be forgotten.
     pub forget_breakers_after: Duration,
     /// How busy workers are watched more closely than that.
@@ -81,6 +84,7 @@ impl ManagerConfig {
             heartbeat_interval: Duration::from_millis(HEARTBEAT_INTERVAL_MS),
             worker_timeout: Duration::from_millis(5_000),
             breaker: CircuitBreakerConfig::default(),
+            breaker_enabled: true,
             forget_breakers_after: Duration::from_secs(3600),
             liveness: LivenessConfig::default(),
             default_deadline: Duration::from_millis(DEFAULT_DEADLINE_MS),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chorus_protocol::fleet::FleetEvent;
-use chorus_protocol::{Envelope, Incarnation, WorkerId, names};
+use chorus_protocol::{Envelope, Incarnation, RunId, WorkerId, names};
 use serde_json::{Map, Value};
 
 use crate::core::Core;
@@ -22,6 +22,8 @@ pub(crate) struct WorkerLost<'a> {
     pub(crate) cause: LossCause,
     /// How long it was not heard.
     pub(crate) silent: Duration,
+    /// What it worked on, as far as is known.
+    pub(crate) runs: &'a [RunId],
 }
 
 impl Core {
@@ -65,8 +67,8 @@ impl Core {
                 self.hooks.worker_stopped(&worker).await
             }
             FleetChange::WorkerLost { worker, incarnation, in_flight, cause, silent } => {
-                self.tell_worker_lost(WorkerLost { worker: &worker, incarnation, in_flight, cause, silent })
-                    .await;
+                let lost = WorkerLost { worker: &worker, incarnation, in_flight, cause, silent, runs: &[] };
+                self.tell_worker_lost(lost).await;
                 self.hooks.worker_stopped(&worker).await
             }
             FleetChange::TooMany => {
@@ -77,15 +79,17 @@ impl Core {
         self.tell_hook_failures(failures).await;
     }
 
-    /// Tells every process with sessions that a busy worker is lost: its runs are tried elsewhere at once.
+    /// Tells every process with sessions that a busy worker is lost: its runs are tried elsewhere at once. To breakers this
+    /// is the outcome of those runs: nobody else tells of them any more.
     pub(crate) async fn tell_worker_lost(&self, lost: WorkerLost<'_>) {
-        let WorkerLost { worker, incarnation, in_flight, cause, silent } = lost;
+        let WorkerLost { worker, incarnation, in_flight, cause, silent, runs } = lost;
         let (cause, silent_ms) = (cause.as_str(), silent.as_millis() as u64);
         tracing::warn!(%worker, %incarnation, in_flight, cause, silent_ms, "busy worker is lost");
         let mut details = Map::new();
         details.insert("inFlight".into(), Value::from(in_flight));
         details.insert("cause".into(), Value::from(cause));
         details.insert("silentMs".into(), Value::from(silent_ms));
+        details.insert("runs".into(), runs.iter().map(ToString::to_string).collect());
         self.tell(FleetEvent {
             kind: WORKER_LOST.into(),
             worker_id: Some(worker.clone()),

@@ -40,6 +40,17 @@ impl LossCause {
             Self::EngineHung => "engineHung",
         }
     }
+
+    /// What [`LossCause::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Silent, Self::Crashed, Self::Replaced, Self::Hung, Self::EngineHung];
+        all.into_iter().find(|cause| cause.as_str() == text)
+    }
+
+    /// Whether it says something about the start that goes on, so that its breaker counts it.
+    pub fn is_fault(self) -> bool {
+        matches!(self, Self::Hung | Self::EngineHung)
+    }
 }
 
 /// What a heartbeat, or its absence, tells.
@@ -188,6 +199,7 @@ impl FleetView {
             id: heard.beat.worker.to_string(),
             last_heartbeat_ms: age_ms(now, heard.at),
             heartbeat: heard.beat.clone(),
+            breaker: None,
         };
         self.workers.values().map(status).collect()
     }

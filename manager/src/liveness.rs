@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use chorus_protocol::fleet::Pong;
-use chorus_protocol::{Incarnation, WorkerId};
+use chorus_protocol::{Incarnation, RunId, WorkerId};
 
 use attention::Attention;
 use pulse::{Pulse, Reading};
@@ -121,6 +121,8 @@ pub struct Loss {
     pub incarnation: Incarnation,
     /// How.
     pub death: Death,
+    /// What it worked on when it was last asked.
+    pub runs: Vec<RunId>,
 }
 
 /// What is to be done at a tick.
@@ -161,7 +163,8 @@ impl Ward {
         for (worker, pulse) in &mut self.pulses {
             let incarnation = pulse.incarnation();
             if let Some(death) = pulse.check(&self.config, clock) {
-                round.losses.push(Loss { worker: worker.clone(), incarnation, death });
+                let runs = pulse.runs().to_vec();
+                round.losses.push(Loss { worker: worker.clone(), incarnation, death, runs });
                 dead.push(worker.clone());
                 continue;
             }
@@ -195,6 +198,7 @@ impl Ward {
             Answer::NoResponders => Reading::Dead(Death::Crashed),
             Answer::Nothing => Reading::Fine,
         };
+        let runs = pulse.runs().to_vec();
         let death = match reading {
             Reading::Fine => return None,
             Reading::EngineHung(idle) => Death::EngineHung { idle },
@@ -203,7 +207,7 @@ impl Ward {
                 death
             }
         };
-        Some(Loss { worker: worker.clone(), incarnation, death })
+        Some(Loss { worker: worker.clone(), incarnation, death, runs })
     }
 
     /// The broker has answered something.

@@ -129,7 +129,7 @@ fn ask_broker(core: &Arc<Core>) -> BoxFuture<'static, Ended> {
 
 /// Tells of losses, takes the lost out of view, and lets the hooks know in their own time.
 async fn mourn(core: &Core, losses: impl IntoIterator<Item = Loss>, changes: &mpsc::Sender<FleetChange>) {
-    for Loss { worker, incarnation, death } in losses {
+    for Loss { worker, incarnation, death, runs } in losses {
         let (cause, silent) = match death {
             Death::Crashed => (LossCause::Crashed, Duration::ZERO),
             Death::Replaced => (LossCause::Replaced, Duration::ZERO),
@@ -142,7 +142,8 @@ async fn mourn(core: &Core, losses: impl IntoIterator<Item = Loss>, changes: &mp
         };
         // Out of view already: whoever took it out has told.
         let Some(in_flight) = in_flight else { continue };
-        core.tell_worker_lost(WorkerLost { worker: &worker, incarnation, in_flight, cause, silent }).await;
+        let lost = WorkerLost { worker: &worker, incarnation, in_flight, cause, silent, runs: &runs };
+        core.tell_worker_lost(lost).await;
         if is_out {
             hand_on(changes, vec![FleetChange::WorkerStopped { worker, incarnation }]);
         }

@@ -121,7 +121,9 @@ async fn run(core: Arc<Core>, cancel: &CancellationToken) -> Result<ManagerHandl
             .await
             .map_err(ManagerError::Sessions)?;
     listen_to_fleet(&core, &sessions, &background).await?;
-    judge::start(&core, &background).await?;
+    if core.config.breaker_enabled {
+        judge::start(&core, &background).await?;
+    }
 
     let jobs = TaskGroup::new("durable-jobs", cancel);
     let runner = JobRunner::new(Arc::clone(&core), sessions.clone(), jobs.clone());

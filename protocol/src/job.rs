@@ -189,12 +189,54 @@ pub enum ResultAnswer {
     /// It counts (a failure too: the session will ask again as it sees fit).
     Accepted,
     /// It does not: another run counts, or none any more.
-    Stale,
+    Stale {
+        /// What was wrong with the run itself: its worker's fault, and to be told as the run's outcome.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fault: Option<RunFault>,
+    },
     /// Pieces are missing from this one on: send them again, and the result.
     Resend {
         /// The first piece that is missing.
         from: u32,
     },
+}
+
+impl ResultAnswer {
+    /// Another run counts, or none any more; nothing was wrong with this one.
+    pub const STALE: Self = Self::Stale { fault: None };
+}
+
+/// What a session found wrong with the audio of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunFault {
+    /// It is not what the result says it is: count of chunks or samples, checksum, sample rate.
+    Corrupt,
+    /// Chunks stayed missing, however often they were asked for again.
+    Incomplete,
+    /// It made no progress for as long as an attempt may, and was given up.
+    Silent,
+    /// Something that a newer session tells apart.
+    #[serde(other)]
+    Other,
+}
+
+impl RunFault {
+    /// As an error of the worker's.
+    pub fn error(self) -> ServiceError {
+        use crate::error::Reason;
+        let (reason, message) = match self {
+            Self::Corrupt => (Reason::BadAudio, "the session got other audio than the result says"),
+            Self::Incomplete => {
+                (Reason::BadAudio, "chunks of the audio stayed missing, however often they were asked for")
+            }
+            Self::Silent => {
+                (Reason::AttemptTimeout, "the run made no progress for too long and was given up")
+            }
+            Self::Other => (Reason::BadAudio, "the session found a fault in the run"),
+        };
+        ServiceError::new(reason, message)
+    }
 }
 
 /// The four outcomes that breakers tell apart.

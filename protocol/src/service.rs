@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::breaker::BreakerState;
 use crate::fleet::{ManagerHeartbeat, WorkerHeartbeat};
 use crate::ids::ModelName;
 use crate::model::ModelDefinition;
@@ -60,6 +61,26 @@ pub struct WorkerStatus {
     /// What it said last.
     #[serde(flatten)]
     pub heartbeat: WorkerHeartbeat,
+    /// Its breaker, where managers keep breakers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
+}
+
+/// The breaker of a worker, as the answering manager knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerStatus {
+    /// Its state.
+    pub state: BreakerState,
+    /// Unix milliseconds at which it came into this state; 0 where it never left the first one.
+    pub since_ms: u64,
+    /// The share of failures among the runs that are judged, 0 to 1.
+    pub failure_rate: f64,
+    /// How many runs that are.
+    pub runs: u32,
+    /// When open: milliseconds until it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_in_ms: Option<u64>,
 }
 
 /// A model of the catalogue and who speaks it.

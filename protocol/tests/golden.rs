@@ -250,7 +250,10 @@ fn what_workers_and_sessions_say() {
         Failed { error: ServiceError::new(Reason::EngineCrashed, "gone"), stderr: vec!["Segfault".into()] };
     golden("result_failed", RunResult { run: run(), worker: worker(), outcome: RunOutcome::Failed(failed) });
     golden("result_accepted", ResultAnswer::Accepted);
-    golden("result_stale", ResultAnswer::Stale);
+    golden("result_stale", ResultAnswer::STALE);
+    golden("result_corrupt", ResultAnswer::Stale { fault: Some(RunFault::Corrupt) });
+    golden("result_incomplete", ResultAnswer::Stale { fault: Some(RunFault::Incomplete) });
+    golden("result_silent", ResultAnswer::Stale { fault: Some(RunFault::Silent) });
     golden("result_resend", ResultAnswer::Resend { from: 1 });
     golden(
         "outcome",
@@ -378,6 +381,7 @@ fn what_the_fleet_says_of_itself() {
                 id: "w-host-1".into(),
                 last_heartbeat_ms: 20,
                 heartbeat: worker_heartbeat(),
+                breaker: None,
             }],
             models: vec![ModelStatus {
                 name: model(),
@@ -386,6 +390,21 @@ fn what_the_fleet_says_of_itself() {
                 ready_workers: 1,
                 queued: 0,
             }],
+        },
+    );
+    golden(
+        "worker_status_breaker",
+        WorkerStatus {
+            id: "w-host-1".into(),
+            last_heartbeat_ms: 20,
+            heartbeat: worker_heartbeat(),
+            breaker: Some(BreakerStatus {
+                state: breaker::BreakerState::Open,
+                since_ms: NOW_MS,
+                failure_rate: 0.5,
+                runs: 10,
+                retry_in_ms: Some(59_000),
+            }),
         },
     );
 }

@@ -132,6 +132,8 @@ pub struct WorkerConfig {
     pub recycle: RecycleConfig,
     /// Breakers, as managers have them; the gate lets `success_threshold` probes through.
     pub breaker: CircuitBreakerConfig,
+    /// Whether the gate obeys the breaker's record in KV at all.
+    pub breaker_enabled: bool,
     /// Figures of a run.
     pub run: Limits,
     /// Figures of the pull controller.
@@ -156,6 +158,7 @@ impl WorkerConfig {
             canary: CanaryConfig::default(),
             recycle: RecycleConfig::default(),
             breaker: CircuitBreakerConfig::default(),
+            breaker_enabled: true,
             run: Limits::default(),
             pull: controller::Settings::default(),
         }

@@ -102,9 +102,21 @@ impl Gate {
         Self { passage: Arc::new(watch::Sender::new(Passage::UNKNOWN)), probes }
     }
 
+    /// A gate that no breaker closes.
+    pub(crate) fn always_open() -> Self {
+        let gate = Self::new(1);
+        gate.change(Passage::assumed);
+        gate
+    }
+
     /// What it lets through, as it changes.
     pub(crate) fn passage(&self) -> watch::Receiver<Passage> {
         self.passage.subscribe()
+    }
+
+    /// Whether it is closed, as breakers say: nothing is held back.
+    pub(crate) fn lets_all_through(&self) -> bool {
+        self.passage.borrow().allowance() == Allowance::All
     }
 
     /// A job was taken to be run.

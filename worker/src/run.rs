@@ -4,16 +4,18 @@
 //! `started` is still being asked; any other is spoken only after `go`. Pieces of audio go to the session as the engine
 //! makes them, within a window that the session's grants extend, and stay here until the session has judged the
 //! `result`. Only then does the delivery end:
-//! - `accepted`: acknowledged. `stale`, or `stop` to `started`: terminated, for another run counts, or none.
+//! - `accepted`: acknowledged. `stale`, or `stop` to `started`: terminated, for another run counts, or none. With `stale`
+//!   the session may name a fault that it found; that is then the run's outcome.
 //! - no answer to `started`: handed back for a moment ([`Limits::retry_after`]), and terminated only after
 //!   [`Limits::max_deliveries`]: a session that reconnects must not lose its work.
 //! - after `go`, no answer to `result` (or to a grant) for [`Limits::patience`]: terminated. Not acknowledged,
 //!   for nobody accepted it; not handed back either, because a second run would speak to the same silence. A session that
 //!   does live misses the result, sees it in its own timer, and asks for a new attempt.
 //!
-//! A run ends for its worker when the delivery is over *and* the engine is free of it. A cancelled engine request holds
-//! its credit until the engine answers, so that no job waits behind one that nobody wants; an engine that does not
-//! answer in [`Limits::cancel_within`] hangs and is restarted.
+//! A run ends for its worker when the delivery is over *and* the engine is free of it. Its credit, which is room in the
+//! engine, goes back as soon as the engine has spoken: the session's verdict takes a way over the broker and back, and no
+//! lane stands idle meanwhile. A cancelled engine request holds its credit until the engine answers, so that no job waits
+//! behind one that nobody wants; an engine that does not answer in [`Limits::cancel_within`] hangs and is restarted.
 
 mod audio;
 pub mod limits;
@@ -150,6 +152,8 @@ pub struct Run {
     audio: Audio,
     window: Window,
     outcome: Option<RunOutcome>,
+    /// The session found a fault in what was sent.
+    faulted: bool,
     resends: u32,
     went_at: Option<Instant>,
 }
@@ -164,6 +168,7 @@ impl Run {
             audio: Audio::new(limits.max_audio_bytes),
             window: Window::new(limits.answer_within),
             outcome: None,
+            faulted: false,
             resends: 0,
             went_at: None,
             deliveries,
@@ -218,6 +223,11 @@ impl Run {
         self.is_over() && !matches!(self.engine, Engine::Busy { .. } | Engine::Cancelled { .. })
     }
 
+    /// Whether the engine has ended the request: what is left is between the session and this run.
+    pub fn is_spoken(&self) -> bool {
+        self.engine == Engine::Free
+    }
+
     /// Whether the delivery is over.
     pub fn is_over(&self) -> bool {
         self.session == Session::Over
@@ -226,6 +236,12 @@ impl Run {
     /// How the run ended, once that is known.
     pub fn outcome(&self) -> Option<&RunOutcome> {
         self.outcome.as_ref()
+    }
+
+    /// The outcome to be told, once the delivery is over: what the session accepted, or the fault that it found. A run that
+    /// was only overtaken has none.
+    pub fn verdict(&self, ending: Ending) -> Option<&RunOutcome> {
+        self.outcome().filter(|_| ending == Ending::Ack || self.faulted)
     }
 
     /// The piece at `seq`, as it was made.
@@ -264,7 +280,13 @@ impl Run {
         let Session::AskedResult { first, at } = self.session else { return };
         match answer {
             Ok(ResultAnswer::Accepted) => self.end(Ending::Ack, now, actions),
-            Ok(ResultAnswer::Stale) => self.end(Ending::Terminate, now, actions),
+            Ok(ResultAnswer::Stale { fault }) => {
+                if let Some(fault) = fault {
+                    self.fail(fault.error());
+                    self.faulted = true;
+                }
+                self.end(Ending::Terminate, now, actions);
+            }
             Ok(ResultAnswer::Resend { from }) => {
                 self.resends += 1;
                 if self.resends > self.limits.max_resends {

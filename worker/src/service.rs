@@ -15,7 +15,7 @@ use chorus_runtime::clock::SharedClock;
 use chorus_runtime::retry::{RetryError, RetryPolicy, Verdict, retry};
 use chorus_runtime::task::{FailureMeans, TaskGroup};
 use serde_json::{Map, Value};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, WorkerConfig};
@@ -29,7 +29,7 @@ use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::{Loader, Models};
 use crate::pull::{PullLoop, Room};
-use crate::run::task::RunContext;
+use crate::run::task::{MAX_UNJUDGED, RunContext};
 use crate::run::turns::Turns;
 use crate::runs::Runs;
 
@@ -168,7 +168,11 @@ impl WorkerService {
         let (runs, metrics) = (Arc::new(Runs::default()), Arc::new(Metrics::default()));
         let room = Arc::new(Room::default());
         let leaving = CancellationToken::new();
-        let breaker = Gate::new(config.breaker.success_threshold);
+        let breaker = if config.breaker_enabled {
+            Gate::new(config.breaker.success_threshold)
+        } else {
+            Gate::always_open()
+        };
         let tasks = TaskGroup::new("worker", &scope);
         let run_tasks = TaskGroup::new("runs", &scope);
         let context = Arc::new(RunContext {
@@ -184,6 +188,7 @@ impl WorkerService {
             metrics: metrics.clone(),
             gate: breaker.clone(),
             turns: Turns::default(),
+            unjudged: Arc::new(Semaphore::new(MAX_UNJUDGED)),
             leaving: leaving.clone(),
         });
         let loader = Loader {
@@ -246,7 +251,9 @@ impl WorkerService {
         };
         // Without any one of these a worker is worse than none: their death ends it.
         tasks.spawn("models", FailureMeans::CancelScope, loader.run());
-        tasks.spawn("gate", FailureMeans::CancelScope, breaker.run(bus.clone(), config.id.clone()));
+        if config.breaker_enabled {
+            tasks.spawn("gate", FailureMeans::CancelScope, breaker.run(bus.clone(), config.id.clone()));
+        }
         tasks.spawn("pull", FailureMeans::CancelScope, pulling.run());
         tasks.spawn("control", FailureMeans::CancelScope, control.run());
         tasks.spawn("heartbeat", FailureMeans::CancelScope, heart.run());

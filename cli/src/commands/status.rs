@@ -1,7 +1,8 @@
 //! `chorus status`: how the fleet is, as its manager says; succeeds only when a model can speak.
 
+use chorus_protocol::breaker::BreakerState;
 use chorus_protocol::fleet::ModelState;
-use chorus_protocol::service::{ServiceStatus, WorkerStatus};
+use chorus_protocol::service::{BreakerStatus, ServiceStatus, WorkerStatus};
 use serde_json::json;
 
 use crate::app::Context;
@@ -53,8 +54,18 @@ fn lines(status: &ServiceStatus) -> Vec<String> {
             mark.to_owned(),
         ]
     }));
-    let mut workers =
-        vec![cells(&["WORKER", "HOST", "PID", "ENGINE", "DEVICE", "IN FLIGHT", "DONE", "HEARD", "MODELS"])];
+    let mut workers = vec![cells(&[
+        "WORKER",
+        "HOST",
+        "PID",
+        "ENGINE",
+        "DEVICE",
+        "IN FLIGHT",
+        "DONE",
+        "BREAKER",
+        "HEARD",
+        "MODELS",
+    ])];
     workers.extend(status.workers.iter().map(worker));
     let mut managers = vec![cells(&["MANAGER", "HOST", "PID", "HEARD"])];
     managers.extend(status.managers.iter().map(|manager| {
@@ -83,9 +94,26 @@ fn worker(worker: &WorkerStatus) -> Vec<String> {
         beat.device.kind.clone(),
         beat.in_flight.to_string(),
         beat.jobs_done.to_string(),
+        worker.breaker.as_ref().map_or_else(|| "-".to_owned(), breaker),
         ago(worker.last_heartbeat_ms),
         if models.is_empty() { "-".to_owned() } else { models.join(", ") },
     ]
+}
+
+/// Such as `closed`, `closed, 20 % failed`, `open, tried in 59.0 s`.
+fn breaker(breaker: &BreakerStatus) -> String {
+    let state = match breaker.state {
+        BreakerState::Closed => "closed",
+        BreakerState::Open => "open",
+        BreakerState::HalfOpen => "half-open",
+    };
+    match breaker.retry_in_ms {
+        Some(ms) => format!("{state}, tried in {}", ago(ms)),
+        None if breaker.failure_rate > 0.0 => {
+            format!("{state}, {:.0} % failed", breaker.failure_rate * 100.0)
+        }
+        None => state.to_owned(),
+    }
 }
 
 fn ago(ms: u64) -> String {
@@ -103,6 +131,17 @@ mod tests {
         for word in ["joe", "default", "coqui 8", "cpu", "(loading)", "0.0 s", "MANAGER"] {
             assert!(text.contains(word), "{word} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_breaker_says_what_an_operator_asks_first() {
+        let of = |state, failure_rate, retry_in_ms| {
+            breaker(&BreakerStatus { state, since_ms: 1, failure_rate, runs: 10, retry_in_ms })
+        };
+        assert_eq!(of(BreakerState::Closed, 0.0, None), "closed");
+        assert_eq!(of(BreakerState::Closed, 0.2, None), "closed, 20 % failed");
+        assert_eq!(of(BreakerState::Open, 0.6, Some(59_000)), "open, tried in 59.0 s");
+        assert_eq!(of(BreakerState::HalfOpen, 0.0, None), "half-open");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chorus_protocol::breaker::FailedRun;
-use chorus_protocol::job::{Failed, Started, StartedAnswer, StopReason};
+use chorus_protocol::job::{Failed, RunFault, Started, StartedAnswer, StopReason};
 use chorus_protocol::{Attempt, Incarnation, JobClass, Reason, RunId, ServiceError, WorkerId};
 use chorus_runtime::retry::{Retries, RetryPolicy};
 
@@ -58,6 +58,8 @@ pub(super) struct Segment {
     retries: Retries,
     first_failure: Option<Instant>,
     stopped: Vec<RunId>,
+    /// Runs that were given up for a fault of their worker's, which is told whenever they ask.
+    faults: Vec<(RunId, RunFault)>,
     /// How often the job may still be queued anew because nobody begins it; see [`Segment::hedge`].
     hedges: u32,
     pub state: State,
@@ -104,6 +106,7 @@ impl Segment {
             retries: retry.start(),
             first_failure: None,
             stopped: Vec::new(),
+            faults: Vec::new(),
             hedges: 0,
             state: State::Queued { lookup_at: now + lookup_interval, hedge_at: None },
         }
@@ -155,6 +158,20 @@ impl Segment {
             State::Running(current) if current.id == run && self.attempt == attempt => Some(current),
             _ => None,
         }
+    }
+
+    /// The run that counts was given up for this fault.
+    pub fn note_fault(&mut self, fault: RunFault) {
+        let State::Running(run) = &self.state else { return };
+        if self.faults.len() == MAX_JUDGED {
+            self.faults.remove(0);
+        }
+        self.faults.push((run.id, fault));
+    }
+
+    /// What was wrong with a run that does not count any more.
+    pub fn fault_of(&self, run: RunId) -> Option<RunFault> {
+        self.faults.iter().find(|(id, _)| *id == run).map(|(_, fault)| *fault)
     }
 
     /// Counts a failure on the worker that has it.

@@ -3,6 +3,7 @@
 //! A script of random bytes drives the world; then the world turns fair (nothing is lost any more) and the session must
 //! come to an end. Whatever happened, the listener has heard each segment at most once, whole, in order, from one run.
 
+mod faults;
 mod losses;
 mod unspeakable;
 
@@ -302,7 +303,7 @@ impl World {
                 assert_eq!(first, reference.run, "two accepted runs of segment {}", reference.segment);
                 self.terminate(reference.job());
             }
-            ResultAnswer::Accepted | ResultAnswer::Stale => self.terminate(reference.job()),
+            ResultAnswer::Accepted | ResultAnswer::Stale { .. } => self.terminate(reference.job()),
             ResultAnswer::Resend { from } => {
                 for chunk in from..CHUNKS - 1 {
                     self.mail.push(ToSession::Chunk(number, chunk));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::job::{
-    Failed, OutcomeKind, ResultAnswer, RunChunk, RunOutcome, RunRef, RunResult, Spoken, Started,
+    Failed, OutcomeKind, ResultAnswer, RunChunk, RunFault, RunOutcome, RunRef, RunResult, Spoken, Started,
     StartedAnswer, StopReason,
 };
 use chorus_protocol::{Incarnation, Reason, RunId, ServiceError, Warning, WorkerId};
@@ -63,7 +63,7 @@ impl Session {
             return ResultAnswer::Accepted;
         }
         if self.running(&result.run).is_none() || matches!(self.phase, Phase::Ended) {
-            return ResultAnswer::Stale;
+            return self.stale(&result.run);
         }
         self.moved_at = now;
         let answer = match result.outcome {
@@ -108,7 +108,20 @@ impl Session {
         for index in indices {
             let ms = attempt_timeout.as_millis();
             let message = format!("the worker made no progress for {ms} ms");
+            self.note_fault(index, RunFault::Silent);
             self.retry_counted(index, found(Reason::AttemptTimeout, message), now);
+        }
+    }
+
+    /// The answer to a run that does not count; the same whenever it asks.
+    fn stale(&self, run: &RunRef) -> ResultAnswer {
+        let segment = self.segments.get(&run.segment).filter(|_| run.session == self.id);
+        ResultAnswer::Stale { fault: segment.and_then(|segment| segment.fault_of(run.run)) }
+    }
+
+    fn note_fault(&mut self, index: u32, fault: RunFault) {
+        if let Some(segment) = self.segments.get_mut(&index) {
+            segment.note_fault(fault);
         }
     }
 
@@ -121,7 +134,7 @@ impl Session {
 
     fn take_spoken(&mut self, run: &RunRef, spoken: &Spoken, now: Instant) -> ResultAnswer {
         let max_bytes = self.config.max_segment_bytes;
-        let Some(current) = self.running(run) else { return ResultAnswer::Stale };
+        let Some(current) = self.running(run) else { return self.stale(run) };
         current.moved_at = now;
         let worker = current.worker.clone();
         match current.pieces.check(spoken, max_bytes) {
@@ -129,27 +142,31 @@ impl Session {
                 current.resends += 1;
                 ResultAnswer::Resend { from }
             }
+            // The words are not to blame for what is lost on the way.
             Checked::Missing(_) => {
+                self.note_fault(run.segment, RunFault::Incomplete);
                 self.retry_uncounted(run.segment, Duration::ZERO, now);
-                ResultAnswer::Stale
+                self.stale(run)
             }
-            Checked::Corrupt(why) => {
-                self.retry_counted(run.segment, found(Reason::BadAudio, why), now);
-                ResultAnswer::Stale
-            }
+            Checked::Corrupt(why) => self.take_corrupt(run, why.to_owned(), now),
             Checked::Whole(_) if !self.rate_fits(spoken.sample_rate) => {
                 let why = format!(
                     "{} Hz, but the request began at {} Hz",
                     spoken.sample_rate, self.tally.sample_rate
                 );
-                self.retry_counted(run.segment, found(Reason::BadAudio, why), now);
-                ResultAnswer::Stale
+                self.take_corrupt(run, why, now)
             }
             Checked::Whole(audio) => {
                 self.take_audio(run, spoken, audio, &worker);
                 ResultAnswer::Accepted
             }
         }
+    }
+
+    fn take_corrupt(&mut self, run: &RunRef, why: String, now: Instant) -> ResultAnswer {
+        self.note_fault(run.segment, RunFault::Corrupt);
+        self.retry_counted(run.segment, found(Reason::BadAudio, why), now);
+        self.stale(run)
     }
 
     /// All segments of a request share one rate: the listener gets one stream.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chorus_bus::QueueDepth;
-use chorus_protocol::service::{BrokerStatus, ModelStatus, ServiceState, ServiceStatus};
+use chorus_protocol::service::{BrokerStatus, ModelStatus, ServiceState, ServiceStatus, WorkerStatus};
 use chorus_protocol::{ModelDefinition, ServiceError, names};
 
 use crate::core::Core;
@@ -31,9 +31,19 @@ impl Core {
             state: state_of(models.iter().map(|(model, loading)| (model.ready_workers > 0, *loading))),
             nats: BrokerStatus { url: server.url, version: server.version, max_payload: server.max_payload },
             managers: fleet.managers(now),
-            workers: fleet.workers(now),
+            workers: self.with_breakers(fleet.workers(now)),
             models: models.into_iter().map(|(model, _)| model).collect(),
         })
+    }
+
+    fn with_breakers(&self, mut workers: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
+        if self.config.breaker_enabled {
+            let (book, now_ms) = (self.breakers.book(), self.clock.unix_ms());
+            for worker in &mut workers {
+                worker.breaker = Some(book.status(&worker.heartbeat.worker, now_ms));
+            }
+        }
+        workers
     }
 
     /// One model as the status shows it.

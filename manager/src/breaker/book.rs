@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use chorus_protocol::WorkerId;
 use chorus_protocol::breaker::{BreakerRecord, BreakerState, CircuitBreakerConfig};
+use chorus_protocol::service::BreakerStatus;
 
 use super::{Heard, failure_rate, hear, open_for_ms, remembered, tick, timer_ms};
 
@@ -186,6 +187,14 @@ impl Book {
     /// A worker's record, as far as it is known.
     pub fn record(&self, worker: &WorkerId) -> Option<&BreakerRecord> {
         self.pages.get(worker).map(|page| &page.record)
+    }
+
+    /// A worker's breaker as `tts.status` shows it. What was heard and is not written yet does not count.
+    pub fn status(&self, worker: &WorkerId, now_ms: u64) -> BreakerStatus {
+        let known = self.record(worker).cloned().unwrap_or_default();
+        let (failure_rate, runs) = failure_rate(&known, &self.config);
+        let retry_in_ms = open_for_ms(&known, now_ms);
+        BreakerStatus { state: known.state, since_ms: known.since_ms, failure_rate, runs, retry_in_ms }
     }
 
     fn end_write(&mut self, worker: &WorkerId, not_before: Option<Instant>) {

@@ -2,11 +2,15 @@
 //! tells of changes.
 //!
 //! ```text
-//!   tts.events.outcome, tts.events.canary, tts.dead.* ──▶ Book ◀── tts-breakers (watch)
+//!   tts.events.{outcome,canary,workerLost}, tts.dead.* ──▶ Book ◀── tts-breakers (watch)
 //!                                                          │ due
 //!                                                          ▼
 //!             tts-breakers (compare-and-set), tts.events.breaker, tts.events.workerFailed
 //! ```
+//!
+//! A run has one outcome: its worker tells it, or, where the worker is lost, the manager that found it so. Of these losses
+//! only hangs are judged: a process that has ended is answered by its next start, which has a backoff of its own, and a
+//! breaker that punishes the next start for the last one's end would refuse work that it could do (ADR 0009).
 //!
 //! A write that comes second reads what came first and is decided anew; each such round means that somebody got on, and a
 //! write that fails is left alone for a while. What was heard stays in the book until it is seen in a record.
@@ -31,6 +35,8 @@ use super::book::{Book, Write};
 use super::{Heard, failure_rate};
 use crate::admit;
 use crate::core::Core;
+use crate::events::WORKER_LOST;
+use crate::fleet::LossCause;
 use crate::rendezvous::owner;
 
 /// How often timers are looked at.
@@ -39,6 +45,8 @@ const TICK: Duration = Duration::from_millis(50);
 const ROLL_CALL_TICKS: u32 = 100;
 /// Writes that are under way at once.
 const WRITES_AT_ONCE: usize = 16;
+/// Runs of one lost worker that are counted.
+const MAX_LOST_RUNS: usize = 64;
 /// The longest description of a fault that is kept, in characters.
 const MAX_FAULT_CHARS: usize = 500;
 
@@ -65,10 +73,15 @@ pub(crate) async fn start(core: &Arc<Core>, background: &TaskGroup) -> Result<()
     let watch = records(core).watch().await?;
     let outcomes = core.bus.subscribe(&names::event_subject("outcome"), None).await?;
     let canaries = core.bus.subscribe(&names::event_subject("canary"), None).await?;
+    let lost = core.bus.subscribe(&names::event_subject(WORKER_LOST), None).await?;
     let dead = core.bus.dead_letters::<DeadLetter>().subscribe().await?;
     let (ready, known) = oneshot::channel();
     background.spawn("breaker-records", means, follow(Arc::clone(core), watch, ready));
-    background.spawn("breaker-hearing", means, hear(Arc::clone(core), outcomes, canaries, dead));
+    background.spawn(
+        "breaker-hearing",
+        means,
+        hear(Arc::clone(core), Heards { outcomes, canaries, lost, dead }),
+    );
     // The sender is dropped only when the connection has ended, which every other part notices too.
     let _ended = known.await.is_err();
     background.spawn("breaker-judge", means, judge(Arc::clone(core)));
@@ -114,27 +127,24 @@ fn worker_of(key: &str) -> Option<WorkerId> {
     WorkerId::new(key).map_err(|error| tracing::debug!(key, %error, "a breaker of nobody")).ok()
 }
 
-async fn hear(
-    core: Arc<Core>,
-    mut outcomes: Subscription,
-    mut canaries: Subscription,
-    mut dead: Subscription,
-) {
+/// What is listened to.
+struct Heards {
+    outcomes: Subscription,
+    canaries: Subscription,
+    lost: Subscription,
+    dead: Subscription,
+}
+
+async fn hear(core: Arc<Core>, mut heards: Heards) {
     loop {
-        tokio::select! {
-            message = outcomes.next() => match message {
-                Some(message) => hear_outcome(&core, &message),
-                None => return,
-            },
-            message = canaries.next() => match message {
-                Some(message) => hear_canary(&core, &message),
-                None => return,
-            },
-            message = dead.next() => match message {
-                Some(message) => hear_of_poison(&core, &message),
-                None => return,
-            },
-        }
+        let (message, take): (_, fn(&Core, &Incoming)) = tokio::select! {
+            message = heards.outcomes.next() => (message, hear_outcome),
+            message = heards.canaries.next() => (message, hear_canary),
+            message = heards.lost.next() => (message, hear_of_loss),
+            message = heards.dead.next() => (message, hear_of_poison),
+        };
+        let Some(message) = message else { return };
+        take(&core, &message);
     }
 }
 
@@ -167,6 +177,34 @@ fn hear_canary(core: &Core, message: &Incoming) {
     let fault = (!success).then(|| shortened(&event.message));
     let heard = Heard::Ended { run, success, began_ms: core.clock.unix_ms() };
     core.breakers.book().hear_canary(&worker, heard, fault, core.clock.now());
+    core.breakers.news.notify_one();
+}
+
+/// A worker hangs, or its engine does: its runs have failed. Where nobody knows them, its start stands for one of them, so
+/// that every manager counts the same.
+fn hear_of_loss(core: &Core, message: &Incoming) {
+    let Some(event) = read::<FleetEvent>(message) else { return };
+    let (Some(worker), Some(incarnation)) = (event.worker_id, event.incarnation) else {
+        tracing::debug!("a loss of nobody");
+        return;
+    };
+    let cause = event.details.get("cause").and_then(Value::as_str).and_then(LossCause::parse);
+    if !cause.is_some_and(LossCause::is_fault) {
+        return;
+    }
+    let told = event.details.get("runs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut runs: Vec<RunId> =
+        told.iter().take(MAX_LOST_RUNS).filter_map(|run| run.as_str()?.parse().ok()).collect();
+    if runs.is_empty() {
+        runs.extend(incarnation.to_string().parse::<RunId>());
+    }
+    let fault = shortened(&event.message);
+    let (now, began_ms) = (core.clock.now(), core.clock.unix_ms());
+    let mut book = core.breakers.book();
+    for run in runs {
+        book.hear(&worker, Heard::Ended { run, success: false, began_ms }, Some(fault.clone()), now);
+    }
+    drop(book);
     core.breakers.news.notify_one();
 }
 

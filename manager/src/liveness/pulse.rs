@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use chorus_protocol::Incarnation;
 use chorus_protocol::fleet::Pong;
+use chorus_protocol::{Incarnation, RunId};
 
 use super::{Death, LivenessConfig};
 
 /// Pings to one incarnation that may be under way at once.
 pub(super) const MAX_UNDER_WAY: u32 = 4;
+
+/// Runs of one incarnation that are kept in mind.
+const MAX_RUNS: usize = 64;
 
 /// What a pong tells.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,15 +33,29 @@ pub(super) struct Pulse {
     under_way: u32,
     /// Its engine was found hung, and has made nothing since.
     engine_hung: bool,
+    /// What it worked on, by its last pong.
+    runs: Vec<RunId>,
 }
 
 impl Pulse {
     pub(super) fn new(incarnation: Incarnation, sequence: u64, clock: Duration) -> Self {
-        Self { incarnation, sequence, heard_at: clock, unanswered: 0, under_way: 0, engine_hung: false }
+        Self {
+            incarnation,
+            sequence,
+            heard_at: clock,
+            unanswered: 0,
+            under_way: 0,
+            engine_hung: false,
+            runs: Vec::new(),
+        }
     }
 
     pub(super) fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    pub(super) fn runs(&self) -> &[RunId] {
+        &self.runs
     }
 
     pub(super) fn is_suspected(&self, config: &LivenessConfig) -> bool {
@@ -75,6 +92,8 @@ impl Pulse {
             return Reading::Fine;
         }
         self.is_heard(clock);
+        self.runs.clear();
+        self.runs.extend(pong.runs.iter().take(MAX_RUNS).map(|run| run.run));
         // A run may wait behind others in its batch or lane: the engine hangs only when none of them moves.
         let idle = pong.runs.iter().map(|run| Duration::from_millis(run.idle_ms)).min().unwrap_or_default();
         let hung = idle >= engine_timeout;

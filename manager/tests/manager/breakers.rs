@@ -10,6 +10,7 @@ use chorus_protocol::breaker::{
 };
 use chorus_protocol::fleet::{FleetEvent, WorkerHeartbeat};
 use chorus_protocol::job::{Outcome, OutcomeKind, RunRef};
+use chorus_protocol::service::{Ask, ServiceMetrics, ServiceStatus};
 use chorus_protocol::{
     Envelope, Incarnation, JobClass, MessageId, Reason, RunId, ServiceError, SessionId, WorkerId, names,
 };
@@ -105,6 +106,14 @@ async fn two_managers_agree_and_open_is_refused_at_once() {
         (failed.details["error"].as_str(), failed.details["timestamp"].as_u64()),
         (Some("it died"), Some(open.since_ms))
     );
+    let told = eventually("the status tells it", async || {
+        let status: ServiceStatus = ask(&bus, names::STATUS, Ask {}).await.ok()?;
+        let breaker = status.workers.into_iter().find_map(|worker| worker.breaker)?;
+        (breaker.state == BreakerState::Open).then_some(breaker)
+    })
+    .await;
+    assert_eq!((told.since_ms, told.failure_rate, told.runs), (open.since_ms, 1.0, 5));
+    assert!(told.retry_in_ms.is_some_and(|ms| ms <= open.reset_after_ms));
     // Whichever of the two answers.
     eventually("both refuse", async || {
         beat(&bus, heartbeat_now()).await;
@@ -128,6 +137,67 @@ fn heartbeat_now() -> WorkerHeartbeat {
 
 async fn open_one(bus: &Bus) -> Result<(), ServiceError> {
     open(bus, &opening("hello")).await.map(|_| ())
+}
+
+/// A worker is lost with these runs.
+async fn lost(bus: &Bus, cause: &str, incarnation: u128, runs: &[RunId]) {
+    let mut details = Map::new();
+    details.insert("cause".into(), cause.into());
+    details.insert("runs".into(), runs.iter().map(ToString::to_string).collect());
+    let event = FleetEvent {
+        kind: "workerLost".into(),
+        worker_id: Some(worker()),
+        incarnation: Some(Incarnation::from_u128(incarnation)),
+        message: "it is lost".into(),
+        details,
+    };
+    bus.publish(&names::event_subject("workerLost"), &Envelope::event(event, 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_is_opened_each_run_counts_once_and_a_crash_not_at_all() {
+    let broker = Broker::start().await;
+    let _managers = [
+        manager(&broker, "m1", quick()).await,
+        manager(&broker, "m2", CircuitBreakerConfig::default()).await,
+    ];
+    let bus = broker.bus().await;
+    let run = RunId::new();
+    for _ in 0..6 {
+        // Two managers may both find it dead.
+        lost(&bus, "hung", 1, &[run]).await;
+        lost(&bus, "crashed", 9, &[RunId::new()]).await;
+    }
+    for incarnation in 2..5 {
+        lost(&bus, "engineHung", incarnation, &[]).await;
+    }
+    let counted = eventually("the losses are counted", async || {
+        record(&bus).await.map(|found| found.value).filter(|found| found.window.len() == 4)
+    })
+    .await;
+    assert_eq!(counted.state, BreakerState::Closed, "four runs are too few to judge by");
+    lost(&bus, "hung", 5, &[]).await;
+    assert_eq!(reached(&bus, BreakerState::Open).await.window.len(), 5);
+}
+
+#[tokio::test]
+async fn without_breakers_nobody_is_judged() {
+    let broker = Broker::start().await;
+    let config = ManagerConfig { breaker_enabled: false, breaker: quick(), ..broker.config("m1") };
+    let _manager = start(config, Vec::new()).await;
+    let bus = broker.bus().await;
+    load(&bus, definition("joe")).await.unwrap();
+    beat(&bus, worker_beat()).await;
+    five_faults(&bus).await;
+    eventually("the outcomes are counted", async || {
+        let metrics: ServiceMetrics = ask(&bus, names::METRICS, Ask {}).await.ok()?;
+        (metrics.worker_faults == 5).then_some(())
+    })
+    .await;
+    open_one(&bus).await.unwrap();
+    assert!(record(&bus).await.is_none());
+    let status: ServiceStatus = ask(&bus, names::STATUS, Ask {}).await.unwrap();
+    assert!(status.workers.iter().all(|worker| worker.breaker.is_none()));
 }
 
 #[tokio::test]

@@ -1,13 +1,15 @@
 //! `open`, `advance`, `cancel`: what sessions ask, and what is on the queue then.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use chorus_client::port::{BusPort, ManagerPort as _};
 use chorus_manager::{Hook, HookError, HookPoint};
 use chorus_protocol::plan::{Cancel, Disposition, Finish, Finished, Lookup, Retry};
 use chorus_protocol::{
     Envelope, ErrorCode, JobClass, Priority, Reason, SynthesisRequest, SynthesisResult, WorkerId, names,
 };
+use chorus_runtime::clock::SystemClock;
 use futures::future::BoxFuture;
 
 use crate::support::*;
@@ -59,6 +61,34 @@ async fn asking_twice_queues_once() {
     }
     assert_eq!(queued(&bus, JobClass::High).await.len(), 1);
     assert_eq!(queued(&bus, JobClass::Normal).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_question_that_died_with_its_manager_is_asked_again_soon() {
+    let broker = Broker::start().await;
+    let (_manager, bus) = broker.with_joe().await;
+    // Hears one question and is gone before it has answered.
+    let mut dying = bus.subscribe(names::OPEN, Some(names::MANAGERS_GROUP)).await.unwrap();
+    bus.flush().await.unwrap();
+    let dies = async {
+        let heard = dying.next().await;
+        drop(dying);
+        heard.is_some()
+    };
+    let port = BusPort::new(broker.bus().await, SystemClock::shared());
+    let asks = async {
+        let mut longest = Duration::ZERO;
+        for _ in 0..40 {
+            let asked = Instant::now();
+            port.open(opening(TWO), None).await.unwrap();
+            longest = longest.max(asked.elapsed());
+        }
+        longest
+    };
+    let (heard, longest) = soon("all are answered", async { tokio::join!(dies, asks) }).await;
+    assert!(heard, "one in two questions goes there");
+    println!("the longest answer: {longest:?}");
+    assert!(longest < BusPort::TIMEOUT / 2, "{longest:?}");
 }
 
 #[tokio::test]

@@ -187,11 +187,12 @@ fn rolling_upgrade() -> Scenario {
     }
 }
 
+/// One segment at a time: with more, all workers speak, and what is measured is how long they still do.
 fn single_kills() -> Scenario {
     let restarted = Part::Worker(Which::Same);
     Scenario {
         fleet: Fleet { compute: Duration::from_millis(200), ..Fleet::default() },
-        loads: vec![Load { amount: Amount::UntilStepsEnd, concurrency: 1, ..Load::native() }],
+        loads: vec![Load { amount: Amount::UntilStepsEnd, concurrency: 1, segments: 1, ..Load::native() }],
         steps: vec![
             Step::when(When::Speaking, Action::Kill(SPEAKING)),
             Step::after(Duration::from_millis(100), Action::Start(restarted)),

@@ -20,7 +20,7 @@ use chorus_runtime::process::supervisor::SupervisorHandle;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::turns::Turns;
@@ -50,21 +50,25 @@ pub(crate) struct RunContext {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) turns: Turns,
+    /// Room for runs that the engine is done with and the session has not judged yet.
+    pub(crate) unjudged: Arc<Semaphore>,
     /// Cancelled when the worker leaves without waiting any longer.
     pub(crate) leaving: CancellationToken,
 }
+
+/// Runs of a worker that wait for their sessions' verdict without a credit; one more keeps its credit.
+pub(crate) const MAX_UNJUDGED: usize = 16;
 
 /// Runs one delivery to its end, and gives the credit back.
 pub(crate) async fn run(context: Arc<RunContext>, delivery: Delivery, fresh: bool, credit: Credit) {
     let pulled = context.clock.now();
     let failures = delivery.failures;
     if let Some((delivery, job, inbox)) = intake::take_in(&context, delivery).await {
-        let task = RunTask::new(&context, delivery, job, &inbox, pulled);
+        let task = RunTask::new(&context, delivery, job, &inbox, pulled, credit);
         let (turn, waited) = context.turns.take(failures > 0, &context.leaving).await;
         task.drive(fresh && !waited).await;
         drop(turn);
     }
-    drop(credit);
 }
 
 struct RunTask<'a> {
@@ -79,13 +83,24 @@ struct RunTask<'a> {
     result_subject: String,
     call: Option<Call>,
     questions: FuturesUnordered<BoxFuture<'static, Event>>,
+    /// Given back once the engine is done with it, or with the whole.
+    credit: Option<Credit>,
+    /// In place of the credit, while the verdict is waited for.
+    unjudged: Option<OwnedSemaphorePermit>,
     /// Events that follow from what was done.
     pending: VecDeque<Event>,
     pulled: Instant,
 }
 
 impl<'a> RunTask<'a> {
-    fn new(context: &'a RunContext, delivery: Delivery, job: Job, inbox: &str, pulled: Instant) -> Self {
+    fn new(
+        context: &'a RunContext,
+        delivery: Delivery,
+        job: Job,
+        inbox: &str,
+        pulled: Instant,
+        credit: Credit,
+    ) -> Self {
         let run = intake::run_of(&job.id());
         let progress = delivery.progress_handle();
         let registered = context.runs.begin(run, job.speech.model.clone(), progress, pulled);
@@ -101,6 +116,8 @@ impl<'a> RunTask<'a> {
             result_subject: session_subject(inbox, SessionSubject::Result),
             call: None,
             questions: FuturesUnordered::new(),
+            credit: Some(credit),
+            unjudged: None,
             pending: VecDeque::new(),
             pulled,
         }
@@ -124,6 +141,20 @@ impl<'a> RunTask<'a> {
             stopped |= matches!(event, Event::Stop);
             leaving |= matches!(event, Event::HandBack);
             actions = run.on(event, self.context.clock.now());
+            if self.credit.is_some() && run.is_spoken() {
+                self.give_credit_back();
+            }
+        }
+    }
+
+    /// The engine is done with it. Runs whose sessions are slow to judge hold audio, so there is a bound; and on trial, one
+    /// job at a time means judged, not spoken.
+    fn give_credit_back(&mut self) {
+        if !self.context.gate.lets_all_through() {
+            return;
+        }
+        if let Ok(room) = Arc::clone(&self.context.unjudged).try_acquire_owned() {
+            (self.credit, self.unjudged) = (None, Some(room));
         }
     }
 
@@ -273,9 +304,9 @@ impl<'a> RunTask<'a> {
         if let Err(error) = ended {
             tracing::debug!(%error, seq, "the end of a delivery was not told; the session will stop its next run");
         }
-        match (ending, run.outcome()) {
-            (Ending::Ack, Some(outcome)) => self.tell_outcome(outcome).await,
-            _ => self.context.metrics.failed(),
+        match run.verdict(ending) {
+            Some(outcome) => self.tell_outcome(outcome).await,
+            None => self.context.metrics.failed(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chorus_protocol::AudioData;
-use chorus_protocol::job::StopReason;
+use chorus_protocol::job::{RunFault, StopReason};
 use proptest::prelude::*;
 
 use super::*;
@@ -128,6 +128,20 @@ fn missing_pieces_go_again_and_then_the_result() {
     }
     let once_more = Event::Judged(Ok(ResultAnswer::Resend { from: 0 }));
     assert_eq!(run.on(once_more, now), [Action::End(Ending::Terminate)]);
+}
+
+#[test]
+fn a_fault_that_the_session_found_is_the_outcome_and_being_overtaken_has_none() {
+    for fault in [None, Some(RunFault::Corrupt)] {
+        let (mut run, _, now) = start(true, 1);
+        run.on(go(), now);
+        run.on(spoken(0), now);
+        let judged = run.on(Event::Judged(Ok(ResultAnswer::Stale { fault })), now);
+        assert_eq!(judged, [Action::End(Ending::Terminate)]);
+        let told = run.verdict(Ending::Terminate);
+        assert_eq!(told.is_some(), fault.is_some());
+        assert_eq!(reason(&run), fault.map(|_| Reason::BadAudio));
+    }
 }
 
 #[test]
@@ -318,7 +332,7 @@ impl World {
                 self.allowed += 32;
                 Some(Event::Judged(match verdict {
                     0 => Ok(ResultAnswer::Accepted),
-                    1 => Ok(ResultAnswer::Stale),
+                    1 => Ok(ResultAnswer::STALE),
                     2 => Ok(ResultAnswer::Resend { from: *from }),
                     _ => Err(Unanswered),
                 }))

@@ -26,6 +26,22 @@ async fn credits(worker: &Running, total: u32) {
 }
 
 #[tokio::test]
+async fn a_worker_without_breakers_obeys_no_record() {
+    let broker = Broker::start().await;
+    let bus = broker.connect().await;
+    let mut config = worker_config(&broker, "checkable", plain());
+    config.breaker_enabled = false;
+    let worker = Running::start(config).await;
+    write(&bus, BreakerState::Open).await;
+    let mut session = Session::open(&bus).await;
+    for segment in 0..3 {
+        session.say(segment, "all the same").await;
+        session.hear().await.unwrap();
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn open_pulls_nothing_half_open_pulls_probes_and_closed_pulls_on() {
     let broker = Broker::start().await;
     let bus = broker.connect().await;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use chorus_protocol::Envelope;
 use chorus_protocol::fleet::{OrderTaken, WorkerOrder};
-use chorus_protocol::job::{Outcome, OutcomeKind, ResultAnswer, RunOutcome, StartedAnswer, StopReason};
+use chorus_protocol::job::{
+    Outcome, OutcomeKind, ResultAnswer, RunFault, RunOutcome, StartedAnswer, StopReason,
+};
 use chorus_protocol::names::{self, WorkerControl, worker_control};
+use chorus_protocol::{Envelope, Reason};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -119,8 +121,26 @@ async fn a_stale_result_ends_the_job() {
     let mut session = Session::open(&bus).await;
     let seq = session.say(0, "hello").await;
     let (_, question, _) = session.listen().await;
-    session.answer(&question, ResultAnswer::Stale).await;
+    session.answer(&question, ResultAnswer::STALE).await;
     session.gone(seq).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_fault_that_the_session_found_is_told_as_the_outcome() {
+    let broker = Broker::start().await;
+    let bus = broker.connect().await;
+    let worker = Running::start(worker_config(&broker, "null", plain())).await;
+    let mut outcomes = bus.subscribe(&names::event_subject("outcome"), None).await.unwrap();
+    let mut session = Session::open(&bus).await;
+    let seq = session.say(0, "hello").await;
+    let (result, question, _) = session.listen().await;
+    session.answer(&question, ResultAnswer::Stale { fault: Some(RunFault::Corrupt) }).await;
+    session.gone(seq).await;
+    let event = timeout(PATIENCE, outcomes.next()).await.unwrap().unwrap();
+    let outcome = event.decode::<Outcome>().unwrap().payload;
+    assert_eq!((outcome.run, outcome.outcome), (result.run, OutcomeKind::WorkerFault));
+    assert_eq!(outcome.error.unwrap().reason(), Some(Reason::BadAudio));
     worker.stop().await;
 }
 
