@@ -36,6 +36,9 @@ pub struct NatsConfig {
     pub server: Option<PathBuf>,
     /// `nats.port`: the port of a broker that `chorus up` starts; 0 is any. Without it 4222 when that is free, else any.
     pub port: Option<u16>,
+    /// `nats.replicas`: copies of the queue and of everything else that the broker keeps, 1 to 5; more than 1 needs a
+    /// cluster, and every manager and worker must be told the same. One without it.
+    pub replicas: Option<u32>,
 }
 
 /// Which engine speaks, and with what.

@@ -34,7 +34,6 @@ use crate::run::turns::Turns;
 use crate::runs::Runs;
 
 /// How often the broker is told that deliveries are worked on; its ack_wait is 1 s.
-const IN_PROGRESS_EVERY: Duration = Duration::from_millis(300);
 /// What runs that were cut short may take to tell their sessions.
 const LEAVE_WITHIN: Duration = Duration::from_secs(4);
 /// What the tasks of a worker may take to end.
@@ -258,7 +257,11 @@ impl WorkerService {
         tasks.spawn("control", FailureMeans::CancelScope, control.run());
         tasks.spawn("heartbeat", FailureMeans::CancelScope, heart.run());
         tasks.spawn("life", FailureMeans::CancelScope, life.run());
-        tasks.spawn("in-progress", FailureMeans::CancelScope, tell_progress(runs.clone()));
+        tasks.spawn(
+            "in-progress",
+            FailureMeans::CancelScope,
+            tell_progress(runs.clone(), self.config.in_progress_every),
+        );
         Parts { engine, events, runs, leaving, run_tasks, tasks }
     }
 
@@ -323,8 +326,8 @@ impl WorkerService {
 }
 
 /// One task for all deliveries: the broker hears of each that it is worked on.
-async fn tell_progress(runs: Arc<Runs>) {
-    let mut ticks = tokio::time::interval(IN_PROGRESS_EVERY);
+async fn tell_progress(runs: Arc<Runs>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -7,7 +7,7 @@ use super::settings::SETTINGS;
 use super::{Fault, Value};
 
 /// What other parts of chorus read under the same prefix, and what is not a setting.
-const OTHERS: [&str; 2] = ["CHORUS_HOME", "CHORUS_PYTHON"];
+const OTHERS: [&str; 3] = ["CHORUS_HOME", "CHORUS_PYTHON", chorus_chaos::switches::VARIABLE];
 
 /// Names and values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

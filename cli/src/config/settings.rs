@@ -58,6 +58,11 @@ pub const SETTINGS: &[Setting] = &[
         set: |c, t| number(t, 0, 65_535).map(|v| c.nats.port = Some(v as u16)),
     },
     Setting {
+        key: "nats.replicas",
+        variable: "CHORUS_NATS_REPLICAS",
+        set: |c, t| number(t, 1, 5).map(|v| c.nats.replicas = Some(v as u32)),
+    },
+    Setting {
         key: "engine.kind",
         variable: "CHORUS_ENGINE_KIND",
         set: |c, t| kind(t).map(|v| c.engine.kind = v),

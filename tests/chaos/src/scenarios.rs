@@ -4,7 +4,15 @@ use std::time::Duration;
 
 use chorus_protocol::Priority;
 
+mod hosts;
+mod parts;
+
 use crate::error::ChaosError;
+use hosts::{calm_little, calm_load, clocks_off, link_down, memory_limit, node_killed, nodes_killed};
+use parts::{
+    engine_kills, engine_noise, lone_engine_killed, long_segments, managers_away, queue_emptied, stops,
+};
+
 use crate::scenario::{
     Action, Amount, Checks, Client, EngineFault, Fleet, Load, Part, Rounds, Scenario, Step, When, Which,
 };
@@ -28,12 +36,34 @@ pub fn short() -> Vec<Scenario> {
         broker_gone(),
         links_cut(),
         rolling_upgrade(),
+        managers_away(),
+        long_segments(),
+        queue_emptied(),
+        engine_noise(),
+        lone_engine_killed(),
+        memory_limit(),
+        link_down(),
+        clocks_off(),
+        calm_little(),
+        node_killed(),
     ]
 }
 
 /// The figures of `docs/benchmarks.md`: minutes each.
 pub fn long() -> Vec<Scenario> {
-    vec![single_kills(), half_killed(), managers_killed(), broker_once(), broker_outage(), overload(), soak()]
+    vec![
+        single_kills(),
+        stops(),
+        engine_kills(),
+        half_killed(),
+        managers_killed(),
+        broker_once(),
+        broker_outage(),
+        nodes_killed(),
+        overload(),
+        calm_load(),
+        soak(),
+    ]
 }
 
 /// One of either set.
@@ -79,6 +109,7 @@ fn worker_stopped() -> Scenario {
             Step::when(When::Speaking, Action::Stop(SPEAKING)),
             Step::after(Duration::from_secs(3), Action::Continue(Part::Worker(Which::Same))),
         ],
+        checks: Checks { max_pause: Some(GENEROUS), losses: Some((1, 1)), ..Checks::default() },
         ..small("worker-sigstop", "a worker stands still in mid-utterance, and comes back as a zombie")
     }
 }
@@ -182,8 +213,8 @@ fn links_cut() -> Scenario {
 fn rolling_upgrade() -> Scenario {
     Scenario {
         loads: vec![Load { amount: Amount::UntilStepsEnd, concurrency: 3, ..Load::native() }],
-        steps: vec![Step::when(When::Speaking, Action::RollWorkers)],
-        ..small("rolling-upgrade", "each worker in turn is asked to leave and begun again")
+        steps: vec![Step::when(When::Speaking, Action::Roll)],
+        ..small("rolling-upgrade", "each worker and each manager in turn is asked to leave and begun again")
     }
 }
 

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chorus_bus::{Bus, Delivery};
-use chorus_protocol::job::{Failed, Job, Outcome, OutcomeKind, RunChunk, RunOutcome, RunResult, Started};
+use chorus_protocol::job::{
+    Failed, Job, Outcome, OutcomeKind, RunChunk, RunOutcome, RunResult, Started, StartedAnswer,
+};
 use chorus_protocol::names::{SessionSubject, session_subject};
 use chorus_protocol::pipe::{EngineRequest, EngineSpeech};
 use chorus_protocol::{AudioData, Envelope, Incarnation, Reason, ServiceError};
@@ -217,6 +219,10 @@ impl<'a> RunTask<'a> {
     }
 
     fn ask_started(&mut self, overlapped: bool) {
+        if !self.context.config.run.ask_started {
+            self.pending.push_back(Event::Started(Ok(StartedAnswer::Go)));
+            return;
+        }
         let question = Started {
             run: self.registered.entry.run.clone(),
             worker: self.context.config.id.clone(),
