@@ -1,4 +1,4 @@
-//! What the broker keeps for us: two streams, four KV buckets, two object buckets, and how large each may grow.
+//! What the broker keeps for us: two streams, five KV buckets, two object buckets, and how large each may grow.
 //!
 //! [`Bus::ensure_layout`] asks the server to create each; where one exists with other settings it is updated. Both calls
 //! are idempotent on the server, so any number of starters may race.
@@ -37,6 +37,10 @@ pub struct Layout {
     pub dead_max_bytes: u64,
     /// How large each KV bucket may be, in bytes.
     pub kv_max_bytes: u64,
+    /// How long the answer of a plain request is kept, for who asks again under its messageId; a second at least.
+    pub replies_ttl: Duration,
+    /// How large all such answers together may be, in bytes; the oldest go first.
+    pub replies_max_bytes: u64,
     /// How long audio of plain replies and durable jobs is kept.
     pub audio_ttl: Duration,
     /// How large that audio together may be, in bytes.
@@ -58,6 +62,8 @@ impl Default for Layout {
             dead_max_age: 7 * DAY,
             dead_max_bytes: 64 * MIB,
             kv_max_bytes: 32 * MIB,
+            replies_ttl: Duration::from_secs(120),
+            replies_max_bytes: 64 * MIB,
             audio_ttl: DAY,
             audio_max_bytes: 512 * MIB,
             cache_ttl: 7 * DAY,
@@ -76,6 +82,7 @@ impl Layout {
             kv(names::BREAKERS_BUCKET),
             kv(names::PLACEMENT_BUCKET),
             kv(names::DURABLE_JOBS_BUCKET),
+            self.replies(),
             self.objects(names::AUDIO_BUCKET, self.audio_ttl, self.audio_max_bytes),
             self.objects(names::CACHE_BUCKET, self.cache_ttl, self.cache_max_bytes),
         ]
@@ -131,6 +138,21 @@ impl Layout {
             allow_message_ttl: true,
             subject_delete_marker_ttl: Some(EXPIRY_MARKER_TTL),
             ..self.base(format!("KV_{bucket}"), vec![format!("$KV.{bucket}.>")])
+        }
+    }
+
+    /// A KV bucket that forgets: by age, and the oldest record first where room is wanted. In memory, for it is written with
+    /// every plain reply and promises nothing beyond the broker's life.
+    fn replies(&self) -> Config {
+        let ttl = self.replies_ttl.max(Duration::from_secs(1));
+        Config {
+            storage: StorageType::Memory,
+            discard: DiscardPolicy::Old,
+            max_age: ttl,
+            max_bytes: bytes(self.replies_max_bytes),
+            subject_delete_marker_ttl: None,
+            duplicate_window: DUPLICATE_WINDOW.min(ttl),
+            ..self.kv(names::REPLIES_BUCKET)
         }
     }
 

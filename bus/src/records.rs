@@ -48,7 +48,9 @@ impl Bucket {
     pub const BREAKERS: Self = Self::new(names::BREAKERS_BUCKET);
     /// Which worker serves which model.
     pub const PLACEMENT: Self = Self::new(names::PLACEMENT_BUCKET);
-    /// Durable jobs and idempotency records.
+    /// What plain requests were answered. Records age by themselves, and the oldest go when it is full.
+    pub const REPLIES: Self = Self::new(names::REPLIES_BUCKET);
+    /// Durable jobs.
     pub const DURABLE_JOBS: Self = Self::new(names::DURABLE_JOBS_BUCKET);
     pub(crate) const MODELS: Self = Self::new(names::MODELS_BUCKET);
 

@@ -6,6 +6,7 @@
 mod bench;
 mod fleet;
 mod jobs;
+mod stdio;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use crate::config::Value;
 pub use bench::{BenchCommand, ChaosArgs, FirstAudioArgs, LatencyArgs};
 pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
 pub use jobs::{JobArgs, JobsCommand, SubmitArgs};
+pub use stdio::StdioArgs;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 the command line, configuration or text cannot be used, \
                           130 and 143 ended by SIGINT and SIGTERM.";
@@ -39,6 +41,8 @@ pub enum Command {
     Say(SayArgs),
     /// Keep a fleet in the foreground: broker, manager, workers.
     Up(UpArgs),
+    /// Serve a parent process on stdin and stdout, as the single Python script did; with a fleet behind it.
+    Stdio(StdioArgs),
     /// Show brokers, managers, workers and models; succeeds only when a model can speak.
     Status(ReportArgs),
     /// Check this machine and say what to do.
@@ -285,6 +289,7 @@ impl Command {
                     [("nats.port", "--port", &args.port), ("fleet.workers", "--workers", &args.workers)];
                 [nats(&args.nats), values(own), args.engine.values()].concat()
             }
+            Self::Stdio(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Status(args) => nats(&args.nats),
             Self::Models(ModelsCommand::Add { engine, report, .. }) => {
                 [nats(&report.nats), engine.values()].concat()
@@ -325,7 +330,7 @@ impl Command {
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
             Self::Bench(BenchCommand::Chaos(args)) => args.json,
-            Self::Up(_) | Self::Manager(_) | Self::Worker(_) => false,
+            Self::Up(_) | Self::Stdio(_) | Self::Manager(_) | Self::Worker(_) => false,
         }
     }
 

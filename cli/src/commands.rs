@@ -12,6 +12,7 @@ pub mod say;
 pub mod setup;
 pub mod speak;
 pub mod status;
+pub mod stdio;
 pub mod up;
 pub mod voice;
 
@@ -25,6 +26,7 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
     match command {
         Command::Say(args) => Box::pin(say::run(context, args)).await,
         Command::Up(args) => Box::pin(up::run(context, args)).await,
+        Command::Stdio(args) => Box::pin(stdio::run(context, args)).await,
         Command::Status(_) => status::run(context).await,
         Command::Doctor(_) => doctor::run(context).await,
         Command::Setup(args) => setup::run(context, args).await,

@@ -147,6 +147,18 @@ impl FleetView {
         self.managers.iter().filter(move |(_, heard)| is_young(heard)).map(|(manager, _)| manager)
     }
 
+    /// Whether this start of a manager was heard of within `limit`.
+    pub fn hears(
+        &self,
+        manager: &ManagerId,
+        incarnation: Incarnation,
+        limit: Duration,
+        now: Instant,
+    ) -> bool {
+        let known = self.managers.get(manager).filter(|heard| heard.beat.incarnation == incarnation);
+        known.is_some_and(|heard| now.saturating_duration_since(heard.at) < limit)
+    }
+
     /// Workers that had jobs at their last heartbeat, the leaving ones too.
     pub fn busy(&self) -> impl Iterator<Item = &WorkerHeartbeat> {
         self.workers.values().map(|heard| &heard.beat).filter(|beat| beat.in_flight > 0)
@@ -378,8 +390,14 @@ mod tests {
     fn ready_means_loaded_and_not_leaving() {
         let (mut view, t0) = (FleetView::new(TIMEOUT), Instant::now());
         let joe = ModelName::new("joe").unwrap();
-        let with =
-            |state| LoadedModel { name: joe.clone(), state, sample_rate: None, load_ms: None, error: None };
+        let with = |state| LoadedModel {
+            name: joe.clone(),
+            state,
+            sample_rate: None,
+            load_ms: None,
+            tuning: None,
+            error: None,
+        };
         let mut beat = worker_beat("a", 1, 1, 0);
         beat.models = vec![with(ModelState::Loading)];
         hear(&mut view, beat.clone(), t0);

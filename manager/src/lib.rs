@@ -31,6 +31,7 @@ mod ping;
 pub mod plan;
 mod publish;
 pub mod rendezvous;
+mod replies;
 pub mod service;
 
 pub use config::{ConfigError, ManagerConfig};

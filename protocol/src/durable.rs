@@ -107,6 +107,21 @@ pub struct Take {
     pub pieces: u32,
 }
 
+/// The record of a plain request, under its messageId: who answers it, and then the answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlainReply {
+    /// SHA-256 of the request, in hex: another request under the same id is refused.
+    pub digest: String,
+    /// The manager that speaks it, or did.
+    pub holder: Lease,
+    /// The answer, with its audio inside or stored; only of a request that succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<SynthesisResult>,
+    /// Milliseconds of Unix time at which it was claimed.
+    pub created_ms: u64,
+}
+
 /// What of a job is spoken and stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -62,9 +62,36 @@ pub struct LoadedModel {
     /// How long it took to load, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<f64>,
+    /// How it is run, where the engine has a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
     /// Why it did not load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// How an engine runs a model on its machine, as it measured it or was told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Tuning {
+    /// What computes it: `torch`, `torch-half`, `onnx`.
+    pub runtime: String,
+    /// Threads of a segment that is alone.
+    pub threads: u32,
+    /// Segments spoken at the same time.
+    pub lanes: u32,
+    /// Threads of a segment beside others.
+    pub lane_threads: u32,
+    /// Segments spoken in one batch.
+    pub max_batch: u32,
+}
+
+impl Tuning {
+    /// Segments that the engine can have in hand at the same time.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        self.lanes.max(1).saturating_mul(self.max_batch.max(1))
+    }
 }
 
 /// Room for jobs.

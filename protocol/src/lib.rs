@@ -5,6 +5,7 @@
 //! [`version`] negotiation, and [`names`], the one place where a NATS subject, stream, consumer or bucket gets its name.
 //! No I/O, no clock, no globals: a message is built by its sender with the time and ids it was given.
 
+pub mod adapt;
 pub mod audio;
 pub mod breaker;
 pub mod codec;
@@ -12,6 +13,7 @@ pub mod durable;
 pub mod envelope;
 pub mod error;
 pub mod fleet;
+pub mod gateway;
 pub mod ids;
 pub mod job;
 pub mod model;

@@ -44,6 +44,8 @@ pub const MODELS_LIST: &str = "tts.models.list";
 pub const MODELS_LOAD: &str = "tts.models.load";
 /// Takes a model from workers.
 pub const MODELS_UNLOAD: &str = "tts.models.unload";
+/// Forgets spoken segments.
+pub const CACHE_CLEAR: &str = "tts.cache.clear";
 /// A durable job is asked for.
 pub const JOBS_SUBMIT: &str = "tts.jobs.api.submit";
 /// How a durable job is.
@@ -60,6 +62,8 @@ pub const ALL_JOBS: &str = "tts.jobs.*.*";
 /// (`tts.jobs.api.submit`, …) are none of its subjects, and `api` may be a model's name like any other.
 pub const JOB_SUBJECTS: [&str; 4] =
     ["tts.jobs.*.urgent", "tts.jobs.*.high", "tts.jobs.*.normal", "tts.jobs.*.low"];
+/// KV bucket: what plain requests were answered, by messageId.
+pub const REPLIES_BUCKET: &str = "tts-replies";
 /// Kind of record in [`DURABLE_JOBS_BUCKET`]: how a durable job is.
 pub const JOB_RECORDS: &str = "job";
 /// Kind of record in [`DURABLE_JOBS_BUCKET`]: what a durable job says.

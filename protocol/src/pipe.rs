@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::audio::AudioData;
-use crate::fleet::Device;
+use crate::fleet::{Device, Tuning};
 use crate::ids::MessageId;
 use crate::job::RunRef;
 use crate::model::ModelDefinition;
@@ -153,6 +153,9 @@ pub struct LoadAnswer {
     /// Memory of the GPU that the engine holds after it, in bytes, where it computes on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_memory_bytes: Option<u64>,
+    /// How the engine runs it, where it has a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
 }
 
 /// The answer to `unload`.

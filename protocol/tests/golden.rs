@@ -126,6 +126,10 @@ fn page() -> PlanPage {
     }
 }
 
+fn tuning() -> Tuning {
+    Tuning { runtime: "onnx".into(), threads: 2, lanes: 2, lane_threads: 1, max_batch: 1 }
+}
+
 #[test]
 fn what_clients_and_managers_say() {
     golden("synthesis_request", request());
@@ -304,6 +308,7 @@ fn worker_heartbeat() -> WorkerHeartbeat {
             state: ModelState::Ready,
             sample_rate: Some(22_050),
             load_ms: Some(3_900.0),
+            tuning: None,
             error: None,
         }],
         credits: Credits { total: 2, free: 1 },
@@ -453,19 +458,19 @@ fn what_goes_through_the_pipe() {
             },
         },
     );
-    golden(
-        "pipe_load_answer",
-        LoadAnswer {
-            sample_rate: 22_050,
-            voices: vec![],
-            languages: vec![],
-            load_ms: 3_900.0,
-            warmup_ms: 120.0,
-            max_text_chars: None,
-            rss_bytes: 600_000_000,
-            gpu_memory_bytes: Some(310_000_000),
-        },
-    );
+    let load_answer = LoadAnswer {
+        sample_rate: 22_050,
+        voices: vec![],
+        languages: vec![],
+        load_ms: 3_900.0,
+        warmup_ms: 120.0,
+        max_text_chars: None,
+        rss_bytes: 600_000_000,
+        gpu_memory_bytes: Some(310_000_000),
+        tuning: None,
+    };
+    golden("pipe_load_answer", load_answer.clone());
+    golden("pipe_load_answer_tuned", LoadAnswer { tuning: Some(tuning()), ..load_answer });
     golden("pipe_unload_answer", UnloadAnswer { rss_bytes: 400_000_000, gpu_memory_bytes: None });
     golden(
         "pipe_spoken",

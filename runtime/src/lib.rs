@@ -9,5 +9,6 @@ pub mod fs;
 pub mod process;
 pub mod retry;
 pub mod shutdown;
+pub mod stdio;
 pub mod task;
 pub mod telemetry;

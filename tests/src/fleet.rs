@@ -60,6 +60,16 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// The interpreter of the provisioned engine.
+///
+/// # Panics
+/// When none is provisioned.
+pub fn python(home: &Home) -> PathBuf {
+    let environments = std::fs::read_dir(home.path().join("env")).expect("an environment is provisioned");
+    let mut found = environments.flatten().map(|entry| entry.path().join("bin/python"));
+    found.find(|python| python.exists()).expect("an environment has an interpreter")
+}
+
 /// A command line, not yet started, with nothing of this process' CHORUS_ settings.
 pub fn command(home: &Home, args: &[&str]) -> Command {
     #[allow(clippy::disallowed_methods, reason = "the tests stand where a user's shell stands")]

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use chorus_audio::health::{HealthLimits, Take, inspect as inspect_take};
+use chorus_audio::pcm::{SAMPLE_BYTES, SampleReader};
 use chorus_protocol::{Reason, ServiceError};
 
 /// Finished audio, and what it should be.
@@ -29,15 +30,22 @@ pub(crate) struct Finished<'a> {
 /// What is wrong with it; `None`: nothing.
 pub(crate) fn inspect(finished: &Finished<'_>) -> Option<ServiceError> {
     let text = spoken_part(finished.engine, finished.text)?;
-    let pieces = finished.pieces.iter().chain([finished.last]);
-    let samples: Vec<i16> = pieces
-        .flat_map(|piece| piece.chunks_exact(2))
-        .map(|pair| i16::from_le_bytes([pair[0], pair[1]]))
-        .collect();
+    let samples = samples_of(finished);
     let speed = finished.speed.unwrap_or(1.0) as f32;
     let take = Take { samples: &samples, sample_rate: finished.sample_rate, text: &text, speed };
     let fault = inspect_take(&take, &limits(finished.engine)).err()?;
     Some(ServiceError::new(Reason::BadAudio, fault.to_string()))
+}
+
+fn samples_of(finished: &Finished<'_>) -> Vec<i16> {
+    let pieces = || finished.pieces.iter().chain([finished.last]);
+    let bytes: usize = pieces().map(Bytes::len).sum();
+    let mut samples = Vec::with_capacity(bytes / SAMPLE_BYTES);
+    let mut reader = SampleReader::default();
+    for piece in pieces() {
+        reader.push(piece, &mut samples);
+    }
+    samples
 }
 
 /// The part of a text that an engine of this kind speaks; `None` for one whose audio has nothing to do with its text.

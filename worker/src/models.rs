@@ -37,6 +37,8 @@ pub(crate) struct Models {
     pub(crate) ready: BTreeSet<ModelName>,
     /// Memory of the GPU that they take, in bytes, where the engine computes on one.
     pub(crate) gpu_memory_bytes: Option<u64>,
+    /// Segments that the engine can have in hand at a time, where its models told.
+    pub(crate) room: Option<u32>,
 }
 
 /// An order about a model.
@@ -125,9 +127,10 @@ impl Loader {
         match self.try_load(&definition, on).await {
             Ok(answer) => {
                 let (load_ms, sample_rate) = (answer.load_ms, answer.sample_rate);
-                tracing::info!(%model, load_ms, sample_rate, "model ready");
+                let (rss_bytes, tuning) = (answer.rss_bytes, answer.tuning.as_ref());
+                tracing::info!(%model, load_ms, sample_rate, rss_bytes, ?tuning, "model ready");
                 self.gpu_memory_bytes = answer.gpu_memory_bytes;
-                plan.loaded(definition, sample_rate, load_ms);
+                plan.loaded(definition, &answer);
             }
             Err(error) => {
                 tracing::warn!(%model, %error, "model did not load");
@@ -165,7 +168,8 @@ impl Loader {
 
     fn tell(&self, plan: &Plan) {
         let gpu_memory_bytes = self.gpu_memory_bytes;
-        let models = Models { states: plan.states(), ready: plan.ready(), gpu_memory_bytes };
+        let room = plan.room();
+        let models = Models { states: plan.states(), ready: plan.ready(), gpu_memory_bytes, room };
         self.publish.send_if_modified(|shown| {
             let changed = **shown != models;
             if changed {

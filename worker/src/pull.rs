@@ -121,11 +121,13 @@ impl PullLoop {
     /// Reads what engine, models, gate, breaker and drain say now.
     fn look_around(&mut self, pulling: &mut Pulling) {
         let session = self.engine.borrow_and_update().session().cloned();
+        let models = self.models.borrow_and_update().clone();
         if let Some(session) = &session {
             let capabilities = &session.hello.capabilities;
-            pulling.lanes = capabilities.lanes.max(1).saturating_mul(capabilities.max_batch.max(1));
+            let greeted = capabilities.lanes.max(1).saturating_mul(capabilities.max_batch.max(1));
+            // What a model told when it was loaded was measured; the handshake came before any measuring.
+            pulling.lanes = models.room.unwrap_or(greeted);
         }
-        let models = self.models.borrow_and_update().clone();
         pulling.controller.set_models(models.ready.iter().cloned());
         pulling.allowance = self.passage.borrow_and_update().allowance();
         let allowed = *self.gate.borrow_and_update() && pulling.allowance != Allowance::Nothing;

@@ -188,12 +188,16 @@ fn local_path(model: &ModelDefinition) -> Option<(ModelName, PathBuf)> {
 }
 
 fn engine_environment(environment: &Environment, engine: &EngineProgram) -> BTreeMap<OsString, OsString> {
-    ProcessSpec::new("engine", &engine.python)
+    let spec = ProcessSpec::new("engine", &engine.python)
         .set_env("PYTHONPATH", &engine.path)
         .set_env("PYTHONUNBUFFERED", "1")
         .allow_env(environment.pairs(), USUAL_ENV)
-        .allow_env(environment.pairs(), ENGINE_ENV)
-        .env
+        .allow_env(environment.pairs(), ENGINE_ENV);
+    // Where it keeps exported graphs and calibrations: beside everything else that is installed.
+    match chorus_provision::Config::from_environment(environment.pairs()) {
+        Ok(config) => spec.set_env("CHORUS_HOME", config.home).env,
+        Err(_without_a_home) => spec.env,
+    }
 }
 
 /// This host's name, as heartbeats tell it.
@@ -280,6 +284,6 @@ mod tests {
         let engine = EngineProgram { python: "/env/bin/python".into(), path: "/engine".into() };
         let env = engine_environment(&environment, &engine);
         let names: Vec<_> = env.keys().filter_map(|name| name.to_str()).collect();
-        assert_eq!(names, ["CUDA_VISIBLE_DEVICES", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED"]);
+        assert_eq!(names, ["CHORUS_HOME", "CUDA_VISIBLE_DEVICES", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED"]);
     }
 }

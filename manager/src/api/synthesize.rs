@@ -3,11 +3,12 @@
 //! The reply is always a SynthesisResult. Its audio is inside when it fits under the broker's max_payload; otherwise it is
 //! stored as an object that any NATS client can get, and the reply says where. How much audio is held at once is bounded,
 //! for each reply and for all of them together.
+//!
+//! A request in an envelope has a messageId: asked again under it, it is answered again and not spoken again (`replies`).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use chorus_audio::encode;
 use chorus_audio::pcm;
 use chorus_bus::Incoming;
@@ -21,6 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::plain::{self, Dress, PlainAsk};
 use super::serve::Server;
+use crate::jobs::store::digest;
+use crate::replies::{Claim, Claimed};
 
 /// The unit in which audio memory is counted, in bytes.
 const BUDGET_UNIT_BYTES: usize = 1024;
@@ -69,19 +72,46 @@ impl Server {
     pub(crate) async fn answer_synthesize(&self, incoming: &Incoming) {
         let asked_at = self.core.clock.now();
         let (dress, ask) = plain::read(&incoming.payload, MAX_MESSAGE_BYTES);
-        let (result, held, format) = match ask {
-            Ok(ask) => {
-                let format = ask.format;
-                let (result, held) = self.speak(ask, asked_at).await;
-                (result, held, format)
-            }
-            Err(error) => {
+        let claim = match &ask {
+            Ok(ask) => self.claim(&dress, ask, asked_at).await,
+            Err(error) => Err(error.clone()),
+        };
+        let (result, claimed) = match (ask, claim) {
+            (Ok(ask), Ok(Claim::Ours(claimed))) => (self.spoken(&dress, ask, asked_at).await, claimed),
+            (_, Ok(Claim::Answered(result))) => (self.refit(&dress, *result, asked_at).await, None),
+            (_, Err(error)) | (Err(error), _) => {
                 let id = dress.request_id().unwrap_or_else(MessageId::fresh);
-                (self.failed(id, asked_at, error), Held::default(), AudioFormat::Wav)
+                (self.failed(id, asked_at, error), None)
             }
         };
-        let reply = self.reply(&dress, result, held, format, asked_at).await;
-        self.send(incoming, reply).await;
+        self.send(incoming, dress.write(&result, self.core.clock.unix_ms())).await;
+        if let Some(claimed) = claimed {
+            // After the reply: nobody waits for it but who asks again.
+            self.keep(claimed, result).await;
+        }
+    }
+
+    /// Who names a request may ask it again under that name. A bare request has none.
+    async fn claim(&self, dress: &Dress, ask: &PlainAsk, asked_at: Instant) -> Result<Claim, ServiceError> {
+        let Some(id) = dress.request_id() else { return Ok(Claim::Ours(None)) };
+        ask.request.validate()?;
+        let until = asked_at + Duration::from_millis(ask.request.deadline_or_default_ms());
+        let claiming = self.core.claim_reply(&id, digest(&ask.request)?, until);
+        self.hurry.run_until_cancelled(claiming).await.unwrap_or_else(|| Err(stopping()))
+    }
+
+    async fn keep(&self, claimed: Claimed, mut result: SynthesisResult) {
+        if let Some(audio) = result.audio.take() {
+            // As a record, which is JSON, it may be larger than the reply was.
+            match self.fitted(&Dress::Bare, &result, audio).await {
+                Ok(audio) => result.audio = Some(audio),
+                Err(error) => {
+                    tracing::debug!(%error, "the audio of a reply is not kept");
+                    result.success = false;
+                }
+            }
+        }
+        self.core.keep_reply(claimed, &result).await;
     }
 
     /// Answers a plain request for which there is no room.
@@ -104,10 +134,7 @@ impl Server {
         match self.hurry.run_until_cancelled(self.listen(speaking)).await {
             Some(Ok(heard)) => heard,
             Some(Err(error)) => (self.failed(request_id, asked_at, error), Held::default()),
-            None => {
-                let error = ServiceError::new(Reason::NoManager, "this manager is stopping; ask again");
-                (self.failed(request_id, asked_at, error), Held::default())
-            }
+            None => (self.failed(request_id, asked_at, stopping()), Held::default()),
         }
     }
 
@@ -127,23 +154,26 @@ impl Server {
         Err(ServiceError::new(Reason::NoManager, "the session ended without a result; ask again"))
     }
 
-    /// The reply's bytes, with the audio inside or stored.
-    async fn reply(
-        &self,
-        dress: &Dress,
-        mut result: SynthesisResult,
-        held: Held,
-        format: AudioFormat,
-        asked_at: Instant,
-    ) -> Result<Vec<u8>, ServiceError> {
-        let now_ms = self.core.clock.unix_ms();
+    /// Speaks a request: its result, with the audio inside or stored.
+    async fn spoken(&self, dress: &Dress, ask: PlainAsk, asked_at: Instant) -> SynthesisResult {
+        let format = ask.format;
+        let (mut result, held) = self.speak(ask, asked_at).await;
         if result.success {
             match self.audio_of(dress, &result, held, format).await {
                 Ok(audio) => result.audio = Some(audio),
                 Err(error) => result = self.failed(result.request_id, asked_at, error),
             }
         }
-        dress.write(&result, now_ms)
+        result
+    }
+
+    /// An answer of before, as it fits into this reply.
+    async fn refit(&self, dress: &Dress, mut result: SynthesisResult, asked_at: Instant) -> SynthesisResult {
+        let Some(audio) = result.audio.take() else { return result };
+        match self.fitted(dress, &result, audio).await {
+            Ok(audio) => SynthesisResult { audio: Some(audio), ..result },
+            Err(error) => self.failed(result.request_id, asked_at, error),
+        }
     }
 
     async fn audio_of(
@@ -154,15 +184,27 @@ impl Server {
         format: AudioFormat,
     ) -> Result<AudioRef, ServiceError> {
         let sample_rate = held.sample_rate;
-        let audio = Bytes::from(encoded(held.pcm, sample_rate, format).await?);
-        let frame = AudioRef { format, sample_rate, data: None, bucket: None, key: None };
+        let audio = encoded(held.pcm, sample_rate, format).await?;
+        let whole = AudioRef { format, sample_rate, data: Some(audio.into()), bucket: None, key: None };
+        self.fitted(dress, result, whole).await
+    }
+
+    /// Audio that is inside stays there where it fits, and is stored otherwise.
+    async fn fitted(
+        &self,
+        dress: &Dress,
+        result: &SynthesisResult,
+        audio: AudioRef,
+    ) -> Result<AudioRef, ServiceError> {
+        let AudioRef { data: Some(AudioData(data)), .. } = audio.clone() else { return Ok(audio) };
+        let frame = AudioRef { data: None, ..audio };
         let framed = SynthesisResult { audio: Some(frame.clone()), ..result.clone() };
         let frame_bytes = dress.write(&framed, self.core.clock.unix_ms())?.len();
-        if dress.fits(frame_bytes, audio.len(), self.core.bus.server().max_payload) {
-            return Ok(AudioRef { data: Some(AudioData::from(audio)), ..frame });
+        if dress.fits(frame_bytes, data.len(), self.core.bus.server().max_payload) {
+            return Ok(AudioRef { data: Some(AudioData(data)), ..frame });
         }
-        let key = names::reply_audio_key(SessionId::new(), format.name());
-        self.core.bus.audio_store().put(&key, audio).await.map_err(|error| error.into_service_error())?;
+        let key = names::reply_audio_key(SessionId::new(), frame.format.name());
+        self.core.bus.audio_store().put(&key, data).await.map_err(|error| error.into_service_error())?;
         Ok(AudioRef { bucket: Some(names::AUDIO_BUCKET.to_owned()), key: Some(key), ..frame })
     }
 
@@ -182,6 +224,10 @@ impl Server {
         let latency = self.core.clock.now().saturating_duration_since(asked_at);
         SynthesisResult::failed(request_id, latency.as_secs_f64() * 1000.0, error)
     }
+}
+
+fn stopping() -> ServiceError {
+    ServiceError::new(Reason::NoManager, "this manager is stopping; ask again")
 }
 
 /// The audio as the client wants it.

@@ -226,7 +226,8 @@ impl Held {
     }
 }
 
-fn digest(request: &SynthesisRequest) -> Result<String, ServiceError> {
+/// What tells one request from another under the same id.
+pub(crate) fn digest(request: &SynthesisRequest) -> Result<String, ServiceError> {
     let bytes = serde_json::to_vec(request).map_err(|error| {
         ServiceError::new(Reason::Malformed, format!("the request cannot be written: {error}"))
     })?;

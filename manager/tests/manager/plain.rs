@@ -1,15 +1,18 @@
 //! Plain requests, with a worker of a few lines at the other end.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use chorus_bus::{Bus, Delivery, PullEvent, PullRequest, PullWait};
+use chorus_bus::{Bucket, Bus, Delivery, PullEvent, PullRequest, PullWait, Versioned};
 use chorus_protocol::audio::AudioData;
+use chorus_protocol::durable::{Lease, PlainReply};
 use chorus_protocol::job::{
     Job, ResultAnswer, RunOutcome, RunRef, RunResult, Spoken, Started, StartedAnswer,
 };
 use chorus_protocol::names::{self, SessionSubject};
-use chorus_protocol::{Envelope, Incarnation, JobClass, RunId, WorkerId};
+use chorus_protocol::{Envelope, Incarnation, JobClass, ManagerId, RunId, SynthesisRequest, WorkerId};
 use chorus_runtime::task::{self, FailureMeans};
+use futures::FutureExt;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::*;
@@ -197,4 +200,87 @@ async fn a_reply_that_would_hold_too_much_audio_is_refused() {
     let _worker = worker(broker.bus().await, 2_205).await;
     let result = synthesize(&bus, json!({"text": "hello"})).await;
     assert_eq!(result["error"]["details"]["reason"], "too_large", "{result}");
+}
+
+fn named(id: &str, text: &str) -> Value {
+    json!({"version": "2.0.0", "messageId": id, "timestamp": 1, "type": "request",
+           "payload": {"text": text, "outputFormat": "pcm"}})
+}
+
+#[tokio::test]
+async fn the_same_message_id_is_one_synthesis_and_one_answer() {
+    let broker = Broker::start().await;
+    let (_manager, bus) = broker.with_joe().await;
+    let other = broker.manager("m2").await;
+    let _worker = worker(broker.bus().await, 2_205).await;
+    eventually("both know the model", async || {
+        let asks = (0..8).map(|_| synthesize(&bus, json!({"text": "hello"})));
+        futures::future::join_all(asks).await.iter().all(|result| result["success"] == true).then_some(())
+    })
+    .await;
+    let mut spoken = bus.subscribe("_INBOX.*.*.result", None).await.unwrap();
+    bus.flush().await.unwrap();
+    // At once, whichever manager each comes to, and once more when all is over.
+    let asks = (0..8).map(|_| synthesize(&bus, named("once", "hello")));
+    let mut answers = futures::future::join_all(asks).await;
+    answers.push(synthesize(&bus, named("once", "hello")).await);
+    bus.flush().await.unwrap();
+    assert!(spoken.next().now_or_never().is_some(), "one synthesis");
+    assert!(spoken.next().now_or_never().is_none(), "and not two");
+    let payload = &answers[0]["payload"];
+    assert_eq!(payload["success"], true, "{payload}");
+    assert!(payload["audio"]["data"].is_string());
+    for answer in &answers {
+        assert_eq!(answer["payload"], *payload);
+        assert_eq!(answer["metadata"]["correlationId"], "once");
+    }
+    let reused = &synthesize(&bus, named("once", "something else")).await["payload"]["error"];
+    assert_eq!(
+        (&reused["code"], &reused["details"]["reason"]),
+        (&json!("INVALID_REQUEST"), &json!("id_reused"))
+    );
+    soon("the other stops", other.stop()).await;
+}
+
+#[tokio::test]
+async fn what_failed_may_be_tried_again_under_its_id() {
+    let broker = Broker::start().await;
+    let (_manager, bus) = broker.with_joe().await;
+    let mut question = named("again", "hello");
+    question["payload"]["deadlineMs"] = json!(200);
+    let late = synthesize(&bus, question.clone()).await;
+    assert_eq!(late["payload"]["success"], false, "{late}");
+    let _worker = worker(broker.bus().await, 2_205).await;
+    let spoken = eventually("it is spoken", async || {
+        let answer = synthesize(&bus, question.clone()).await;
+        (answer["payload"]["success"] == true).then_some(answer)
+    })
+    .await;
+    assert_eq!(spoken["payload"]["requestId"], "again");
+}
+
+#[tokio::test]
+async fn the_claim_of_a_dead_manager_is_taken_over() {
+    let broker = Broker::start().await;
+    let (_manager, bus) = broker.with_joe().await;
+    let question = named("orphan", "hello");
+    let request: SynthesisRequest = serde_json::from_value(question["payload"].clone()).unwrap();
+    let digest = Sha256::digest(serde_json::to_vec(&request).unwrap());
+    let reply = PlainReply {
+        digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        holder: Lease { manager: ManagerId::new("gone").unwrap(), incarnation: Incarnation::from_u128(1) },
+        result: None,
+        created_ms: 1,
+    };
+    bus.records(Bucket::REPLIES).create("default/orphan", &reply).await.unwrap();
+    let _worker = worker(broker.bus().await, 2_205).await;
+    let answer = synthesize(&bus, question).await;
+    assert_eq!(answer["payload"]["success"], true, "{answer}");
+    let kept = eventually("the answer is kept", async || {
+        let found: Versioned<PlainReply> =
+            bus.records(Bucket::REPLIES).get("default/orphan").await.unwrap()?;
+        found.value.result
+    })
+    .await;
+    assert!(kept.success && kept.audio.is_some());
 }

@@ -229,6 +229,7 @@ pub(crate) fn worker_beat() -> WorkerHeartbeat {
         state: ModelState::Ready,
         sample_rate: Some(22_050),
         load_ms: None,
+        tuning: None,
         error: None,
     };
     WorkerHeartbeat {

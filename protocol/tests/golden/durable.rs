@@ -33,6 +33,15 @@ fn what_is_said_of_durable_jobs() {
         created_ms: NOW_MS,
         updated_ms: NOW_MS + 5,
     };
+    golden(
+        "plain_reply",
+        PlainReply {
+            digest: "5e88".into(),
+            holder: job.lease.clone().unwrap(),
+            result: Some(result()),
+            created_ms: NOW_MS,
+        },
+    );
     golden("job_ask", JobAsk { job: job.job.clone() });
     golden("job_status", job.status());
     golden("durable_job", job);

@@ -1,21 +1,19 @@
 //! The scenarios there are: a short set for every change, a long one for the figures.
 
+mod hosts;
+mod parts;
+mod singles;
+
 use std::time::Duration;
 
 use chorus_protocol::Priority;
 
-mod hosts;
-mod parts;
-
 use crate::error::ChaosError;
-use hosts::{calm_little, calm_load, clocks_off, link_down, memory_limit, node_killed, nodes_killed};
-use parts::{
-    engine_kills, engine_noise, lone_engine_killed, long_segments, managers_away, queue_emptied, stops,
-};
-
 use crate::scenario::{
     Action, Amount, Checks, Client, EngineFault, Fleet, Load, Part, Rounds, Scenario, Step, When, Which,
 };
+use hosts::{calm_little, calm_load, clocks_off, link_down, memory_limit, node_killed, nodes_killed};
+use parts::{engine_noise, lone_engine_killed, long_segments, managers_away, queue_emptied};
 
 /// What a pause may be in the short set, on a machine that builds and tests at the same time.
 const GENEROUS: Duration = Duration::from_secs(15);
@@ -51,10 +49,7 @@ pub fn short() -> Vec<Scenario> {
 
 /// The figures of `docs/benchmarks.md`: minutes each.
 pub fn long() -> Vec<Scenario> {
-    vec![
-        single_kills(),
-        stops(),
-        engine_kills(),
+    let others = [
         half_killed(),
         managers_killed(),
         broker_once(),
@@ -63,7 +58,8 @@ pub fn long() -> Vec<Scenario> {
         overload(),
         calm_load(),
         soak(),
-    ]
+    ];
+    [single_kills()].into_iter().chain(singles::all()).chain(others).collect()
 }
 
 /// One of either set.

@@ -53,6 +53,18 @@ def release_memory() -> None:
             trim(0)
 
 
+def usable_cores() -> int:
+    """Cores that this process may keep busy: of its affinity, and of its control group's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, round(int(quota) / int(period)))
+    except (OSError, ValueError) as error:
+        log.debug("no CPU quota to be read: %s", error)
+    return max(1, cores)
+
+
 def library_version(package: str) -> str:
     """`name version` of an installed package, or `name not installed`."""
     try:
@@ -63,10 +75,11 @@ def library_version(package: str) -> str:
 
 def cpu_device(threads: int) -> dict[str, Any]:
     """The CPU as a device of the handshake."""
-    return {"kind": "cpu", "name": _cpu_name(), "threads": threads}
+    return {"kind": "cpu", "name": cpu_name(), "threads": threads}
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The CPU as its maker calls it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

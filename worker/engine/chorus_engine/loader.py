@@ -31,11 +31,14 @@ Refuse = Callable[[str, EngineError, "str | None"], None]
 class Loader:
     """Owns the models. `models` is read by the reader's thread and replaced here entry by entry."""
 
-    def __init__(self, engine: Engine, send: Send, refuse: Refuse) -> None:
+    def __init__(
+        self, engine: Engine, send: Send, refuse: Refuse, loaded: Callable[[Model], None] = lambda model: None
+    ) -> None:
         self.models: dict[str, Model] = {}
         self._engine = engine
         self._send = send
         self._refuse = refuse
+        self._loaded = loaded
         self._work: queue.Queue[tuple[Envelope | None, Callable[[], None]]] = queue.Queue(QUEUE_LIMIT)
         threading.Thread(target=self._loop, name="loader", daemon=True).start()
 
@@ -87,6 +90,7 @@ class Loader:
             model.warm_up()
             warm = time.perf_counter()
         self.models[spec.name] = model
+        self._loaded(model)
         info = model.info
         answer: dict[str, Any] = {
             "method": "load",
@@ -100,6 +104,8 @@ class Loader:
         }
         if info.max_text_chars is not None:
             answer["maxTextChars"] = info.max_text_chars
+        if model.tuning is not None:
+            answer["tuning"] = model.tuning.payload()
         self._send("response", answer, message)
 
     def _unload(self, message: Envelope, name: str) -> None:

@@ -22,7 +22,7 @@ def main(arguments: list[str], in_fd: int, out_fd: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     limits.apply(options.max_memory_bytes)
     writer = FrameWriter(out_fd)
-    config = EngineConfig(threads=options.threads, lanes=options.lanes, writer=writer)
+    config = EngineConfig(options.threads, options.lanes, options.max_batch, writer)
     server = Server(engines.create(options.kind, config), FrameReader(in_fd), writer)
     status = server.run()
     sys.stderr.flush()
@@ -36,6 +36,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out-fd", type=int, required=True, help="descriptor that answers go to")
     parser.add_argument("--threads", type=_count, help="threads of one synthesis")
     parser.add_argument("--lanes", type=_count, help="syntheses at a time")
+    parser.add_argument("--max-batch", type=_count, help="texts of one synthesis")
     parser.add_argument("--max-memory-bytes", type=_count, help="limit that the process sets itself")
     return parser.parse_args(arguments)
 

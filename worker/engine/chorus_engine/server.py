@@ -13,10 +13,10 @@ import os
 from typing import Any
 
 from chorus_engine import __version__, pipe, semver
-from chorus_engine.engines.base import Engine
+from chorus_engine.engines.base import Engine, Model
 from chorus_engine.errors import INVALID_REQUEST, MODEL_NOT_FOUND, EngineError
 from chorus_engine.fields import Fields
-from chorus_engine.lanes import Lanes
+from chorus_engine.lanes import Job, Lanes
 from chorus_engine.loader import Loader
 from chorus_engine.pipe import Envelope, FrameReader, FrameWriter, PipeError
 from chorus_engine.requests import MAX_NAME_CHARS, model_spec, synthesis_request
@@ -36,7 +36,7 @@ class Server:
         self._writer = writer
         self._greeted = False
         self._lanes = Lanes(engine.capabilities.lanes, self._refuse)
-        self._loader = Loader(engine, self._send, self._refuse)
+        self._loader = Loader(engine, self._send, self._refuse, self._make_room)
         self._methods = {
             "hello": self._hello,
             "load": self._load,
@@ -108,6 +108,11 @@ class Server:
     def _load(self, message: Envelope, payload: Fields) -> None:
         self._loader.load(message, model_spec(payload))
 
+    def _make_room(self, model: Model) -> None:
+        """Gives a model that is loaded the lanes that its tuning found."""
+        if model.tuning is not None:
+            self._lanes.grow(model.tuning.lanes)
+
     def _unload(self, message: Envelope, payload: Fields) -> None:
         self._loader.unload(message, payload.text("model", MAX_NAME_CHARS))
 
@@ -124,11 +129,7 @@ class Server:
             text = f"text: {len(request.text)} characters are over the model's limit of {limit}"
             raise EngineError(INVALID_REQUEST, "too_large", text, field="text")
 
-        def work(take: Take) -> None:
-            model.synthesize(request, take)
-            take.finish(model.info.sample_rate)
-
-        self._lanes.submit(Take(message, self._writer), work)
+        self._lanes.submit(Job(Take(message, self._writer), request, model))
 
     def _cancel(self, message: Envelope, payload: Fields) -> None:
         found = self._lanes.cancel(payload.text("messageId", 128))

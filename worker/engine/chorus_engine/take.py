@@ -11,7 +11,8 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from chorus_engine import pipe
@@ -25,7 +26,10 @@ PROGRESS_INTERVAL_S = 0.1
 
 
 class Take:
-    """The output side of one synthesize request, used by one lane; only `cancel` may come from elsewhere."""
+    """The output side of one synthesize request, used by one lane; only `cancel` may come from elsewhere.
+
+    `is_alone` says whether it began with no other beside or behind it, so that all cores are its own.
+    """
 
     def __init__(
         self, request: Envelope, writer: FrameWriter, clock: Callable[[], float] = time.perf_counter
@@ -36,6 +40,9 @@ class Take:
         self._writer = writer
         self._clock = clock
         self._cancelled = threading.Event()
+        self._cancelling = threading.Lock()
+        self._acts: list[Callable[[], None]] = []
+        self.is_alone = True
         self._pending: list[bytes] = []
         self._buffer = bytearray()
         self._last_frame = clock()
@@ -46,8 +53,26 @@ class Take:
         self._warnings: list[dict[str, str]] = []
 
     def cancel(self) -> None:
-        """Ends this take at its next step."""
-        self._cancelled.set()
+        """Ends this take at its next step, which `on_cancel` may bring about."""
+        with self._cancelling:
+            self._cancelled.set()
+            acts = list(self._acts)
+        for act in acts:
+            act()
+
+    @contextmanager
+    def on_cancel(self, act: Callable[[], None]) -> Iterator[None]:
+        """Within it, cancelling calls `act` (from another thread): it should end what has no steps."""
+        with self._cancelling:
+            self._acts.append(act)
+            late = self._cancelled.is_set()
+        if late:
+            act()
+        try:
+            yield
+        finally:
+            with self._cancelling:
+                self._acts.remove(act)
 
     def step(self) -> None:
         """Called by the working thread between two steps: raises if cancelled, tells progress if due."""

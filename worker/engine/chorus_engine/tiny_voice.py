@@ -1,7 +1,8 @@
 """A tiny VITS voice with random weights, for tests that need a model and no intelligible speech.
 
-`python -m chorus_engine.tiny_voice OUTDIR [--phonemes] [--speakers A,B]` writes model.pth and config.json,
-made by Coqui's own classes: about 0.4 million parameters, the same ones every time.
+`python -m chorus_engine.tiny_voice OUTDIR [--phonemes] [--speakers A,B] [--languages en,de]` writes
+model.pth and config.json, made by Coqui's own classes: about 0.4 million parameters, the same ones every
+time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ GRAPHEMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PUNCTUATION = "!'(),-.:;? "
 
 
-def make(folder: Path, use_phonemes: bool = False, speakers: tuple[str, ...] = ()) -> int:
+def make(
+    folder: Path,
+    use_phonemes: bool = False,
+    speakers: tuple[str, ...] = (),
+    languages: tuple[str, ...] = (),
+) -> int:
     """Writes the voice into a folder (made if it is not there); its number of parameters."""
     import torch
     from TTS.tts.models.vits import Vits
@@ -30,6 +36,8 @@ def make(folder: Path, use_phonemes: bool = False, speakers: tuple[str, ...] = (
     config = _config(use_phonemes)
     if speakers:
         _add_speakers(config, folder, speakers)
+    if languages:
+        _add_languages(config, folder, languages)
     torch.manual_seed(SEED)
     vits = Vits(config)
     torch.save({"model": vits.state_dict()}, folder / "model.pth")
@@ -101,6 +109,18 @@ def _add_speakers(config: Any, folder: Path, speakers: tuple[str, ...]) -> None:
     config.speakers_file = str(file.resolve())
 
 
+def _add_languages(config: Any, folder: Path, languages: tuple[str, ...]) -> None:
+    """Gives the model an embedding per language and the file with their names."""
+    file = folder / "languages.json"
+    file.write_text(json.dumps({name: index for index, name in enumerate(languages)}), encoding="utf-8")
+    config.model_args.use_language_embedding = True
+    config.model_args.embedded_language_dim = 4
+    config.model_args.num_languages = len(languages)
+    config.model_args.language_ids_file = str(file.resolve())
+    config.use_language_embedding = True
+    config.language_ids_file = str(file.resolve())
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -109,9 +129,12 @@ def main() -> None:
     parser.add_argument("outdir", type=Path)
     parser.add_argument("--phonemes", action="store_true", help="espeak phonemes instead of letters")
     parser.add_argument("--speakers", default="", help="names, with commas between")
+    parser.add_argument("--languages", default="", help="codes, with commas between")
     options = parser.parse_args()
-    speakers = tuple(name for name in options.speakers.split(",") if name)
-    count = make(options.outdir, options.phonemes, speakers)
+    speakers, languages = (
+        tuple(name for name in names.split(",") if name) for names in (options.speakers, options.languages)
+    )
+    count = make(options.outdir, options.phonemes, speakers, languages)
     print(json.dumps({"outdir": str(options.outdir), "parameters": count}))
 
 

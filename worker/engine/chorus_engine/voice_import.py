@@ -145,11 +145,11 @@ def _write(draft: Path, config: Any, weights: dict[str, Any], origin: dict[str, 
 def _check(draft: Path) -> int:
     """Loads the voice as the engine does and speaks a word; its number of samples."""
     from chorus_engine import piper
-    from chorus_engine.engines import vits
+    from chorus_engine.engines import vits_load
     from chorus_engine.errors import EngineError
 
     try:
-        samples = vits.load(draft / "config.json", draft / "model.pth", "cpu").sample(CHECK_TEXT)
+        samples = vits_load.load(draft / "config.json", draft / "model.pth", "cpu").sample(CHECK_TEXT)
     except EngineError as error:
         raise piper.Refused("unspeakable", f"the imported voice does not speak: {error}") from error
     return len(samples) // 2

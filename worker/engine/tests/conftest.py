@@ -34,6 +34,14 @@ def start() -> Iterator[Callable[..., EngineProcess]]:
         process.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Engines keep graphs and figures where this run of the tests finds them, and no other."""
+    home = tmp_path_factory.mktemp("home")
+    os.environ["CHORUS_HOME"] = str(home)
+    return home
+
+
 @pytest.fixture(scope="session")
 def tiny_voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny VITS with random weights that takes letters."""
@@ -51,6 +59,16 @@ def tiny_speakers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("tiny") / "speakers"
     tiny_voice.make(folder, use_phonemes=True, speakers=("ann", "bob"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_languages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny VITS of two speakers and two languages, en and de, that takes letters."""
+    from chorus_engine import tiny_voice
+
+    folder = tmp_path_factory.mktemp("tiny") / "languages"
+    tiny_voice.make(folder, speakers=("ann", "bob"), languages=("en", "de"))
     return folder
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import EngineProcess, Speech
 
-from chorus_engine.engines import noise, other_models, pcm, vits
+from chorus_engine.engines import other_models, pcm, vits, vits_load
 from chorus_engine.errors import EngineError
 
 TEXT = "Hello world, this is a test."
@@ -52,7 +52,8 @@ def test_load_tells_what_the_model_is(start, tiny_voice):
     paths = {"path": str(tiny_voice / "model.pth"), "configPath": str(tiny_voice / "config.json")}
     model = {"name": "m", "source": paths, "sha256": digest}
     *events, last = engine.conversation(engine.send({"method": "load", "model": model}))
-    assert {event["payload"]["stage"] for event in events} == {"import", "load", "warmup"}
+    stages = {event["payload"]["stage"] for event in events}
+    assert {"import", "load", "export", "calibrate", "warmup"} >= stages >= {"import", "load", "warmup"}
     loaded = last["payload"]
     assert (loaded["sampleRate"], loaded["voices"], loaded["languages"]) == (22_050, [], [])
     assert loaded["rssBytes"] > 100_000_000 and loaded["maxTextChars"] == vits.MAX_TEXT_CHARS
@@ -189,19 +190,9 @@ def test_folding_weight_norm_changes_no_bit(tiny_voice):
         return model.inference(ids)["model_outputs"]
 
     before = speak()
-    assert vits.fold_weight_norm(model) > 10
+    assert vits_load.fold_weight_norm(model) > 10
     assert torch.equal(before, speak())
-    assert vits.fold_weight_norm(model) == 0
-
-
-def test_seeded_noise_is_torchs_own(tiny_voice):
-    model = vits.load(tiny_voice / "config.json", tiny_voice / "model.pth", "cpu")
-    ids = torch.tensor([model._vits.tokenizer.text_to_ids(TEXT)])
-    torch.manual_seed(11)
-    with noise.seeded(11):
-        seeded = model._vits.inference(ids)["model_outputs"]
-    torch.manual_seed(11)
-    assert torch.equal(seeded, model._vits.inference(ids)["model_outputs"])
+    assert vits_load.fold_weight_norm(model) == 0
 
 
 def test_other_models_through_the_synthesizer(tiny_voice):

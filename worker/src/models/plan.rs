@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use chorus_protocol::fleet::{LoadedModel, ModelState};
+use chorus_protocol::fleet::{LoadedModel, ModelState, Tuning};
+use chorus_protocol::pipe::LoadAnswer;
 use chorus_protocol::{ModelDefinition, ModelName};
 
 use crate::config::Assigned;
@@ -29,6 +30,7 @@ struct Loaded {
     definition: ModelDefinition,
     sample_rate: u32,
     load_ms: f64,
+    tuning: Option<Tuning>,
 }
 
 /// A model that did not load.
@@ -113,9 +115,10 @@ impl Plan {
     }
 
     /// A model was loaded.
-    pub(crate) fn loaded(&mut self, definition: ModelDefinition, sample_rate: u32, load_ms: f64) {
+    pub(crate) fn loaded(&mut self, definition: ModelDefinition, answer: &LoadAnswer) {
         self.failures.remove(&definition.name);
-        self.loaded.insert(definition.name.clone(), Loaded { definition, sample_rate, load_ms });
+        let (sample_rate, load_ms, tuning) = (answer.sample_rate, answer.load_ms, answer.tuning.clone());
+        self.loaded.insert(definition.name.clone(), Loaded { definition, sample_rate, load_ms, tuning });
     }
 
     /// A model was unloaded, or must not be counted on.
@@ -161,6 +164,12 @@ impl Plan {
         self.loaded.keys().cloned().collect()
     }
 
+    /// Segments that the engine can have in hand at a time, by what its models told when they were loaded. With several
+    /// models it is the least: a job over it would wait in the engine while another worker is idle.
+    pub(crate) fn room(&self) -> Option<u32> {
+        self.loaded.values().filter_map(|loaded| loaded.tuning.as_ref()).map(Tuning::room).min()
+    }
+
     /// All models that are wanted, and how far they are.
     pub(crate) fn states(&self) -> Vec<LoadedModel> {
         let state = |name: &ModelName| {
@@ -176,6 +185,7 @@ impl Plan {
                 state,
                 sample_rate: loaded.map(|loaded| loaded.sample_rate),
                 load_ms: loaded.map(|loaded| loaded.load_ms),
+                tuning: loaded.and_then(|loaded| loaded.tuning.clone()),
                 error: failure.map(|failure| failure.error.clone()),
             }
         };
@@ -205,10 +215,31 @@ mod tests {
         serde_json::from_value(definition).unwrap()
     }
 
+    fn answer(value: serde_json::Value) -> LoadAnswer {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn the_room_is_the_least_that_a_loaded_model_has() {
+        let tuned = |lanes: u32, batch: u32| {
+            let tuning = json!({"runtime": "onnx", "lanes": lanes, "maxBatch": batch});
+            answer(json!({"sampleRate": 16_000, "loadMs": 1.0, "tuning": tuning}))
+        };
+        let mut plan = Plan::new(Assigned::AllOfEngine, "null".into());
+        assert_eq!(plan.room(), None);
+        plan.loaded(model("plain", "null"), &answer(json!({"sampleRate": 16_000, "loadMs": 1.0})));
+        assert_eq!(plan.room(), None);
+        plan.loaded(model("a", "null"), &tuned(4, 2));
+        plan.loaded(model("b", "null"), &tuned(0, 3));
+        assert_eq!(plan.room(), Some(3));
+        plan.unloaded(&model("b", "null").name);
+        assert_eq!(plan.room(), Some(8));
+    }
+
     fn load(plan: &mut Plan, now: Instant) -> ModelName {
         let Step::Load(definition) = plan.next(now) else { panic!("nothing to load") };
         let name = definition.name.clone();
-        plan.loaded(*definition, 16_000, 1.0);
+        plan.loaded(*definition, &answer(json!({"sampleRate": 16_000, "loadMs": 1.0})));
         name
     }
 

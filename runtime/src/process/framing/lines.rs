@@ -7,7 +7,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::FrameError;
+use super::{FrameError, FrameReader};
 
 const READ_BYTES: usize = 16 * 1024;
 
@@ -39,6 +39,11 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
     /// Reads lines of at most `max_bytes` each from `source`.
     pub fn new(source: R, max_bytes: usize) -> Self {
         Self { source, buffer: BytesMut::new(), searched: 0, max_bytes, skipped: None }
+    }
+
+    /// The rest of the stream as frames: both sides have agreed on them.
+    pub fn into_frames(self, max_bytes: usize) -> FrameReader<R> {
+        FrameReader { source: self.source, buffer: self.buffer, max_bytes, deadline: None, frame_began: None }
     }
 
     /// The next line that is not empty; `None` at the end. An unfinished last line counts. Cancel-safe.
@@ -121,6 +126,16 @@ mod tests {
             lines,
             [whole(b"{\"a\":1}"), whole(b"\xff\xfe\0junk"), too_long, whole(b"{\"b\":2}"), whole(b"rest")]
         );
+    }
+
+    #[tokio::test]
+    async fn lines_can_turn_into_frames_in_mid_stream() {
+        let mut lines = LineReader::new(&b"hello\n\0\0\0\x02ab\0\0\0\x01c"[..], 100);
+        assert_eq!(lines.next().await.unwrap(), Some(whole(b"hello")));
+        let mut frames = lines.into_frames(100);
+        assert_eq!(frames.next().await.unwrap().unwrap(), Bytes::from_static(b"ab"));
+        assert_eq!(frames.next().await.unwrap().unwrap(), Bytes::from_static(b"c"));
+        assert_eq!(frames.next().await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{GENEROUS, SPEAKING, small};
-use crate::scenario::{Action, Amount, Checks, Fleet, Load, Part, Rounds, Scenario, Step, When, Which};
+use super::{GENEROUS, small};
+use crate::scenario::{Action, Amount, Checks, Fleet, Load, Part, Scenario, Step, When, Which};
 
 const MANAGERS: Part = Part::Manager(Which::All);
 
@@ -57,40 +57,5 @@ pub(super) fn lone_engine_killed() -> Scenario {
         fleet: Fleet { workers: 1, compute: Duration::from_millis(100), ..Fleet::default() },
         steps: vec![Step::when(When::Speaking, Action::KillEngine(Which::Speaking))],
         ..small("lone-engine-sigkill", "the only engine is killed, and started again by its worker")
-    }
-}
-
-/// 20 times, each with both other workers idle.
-pub(super) fn stops() -> Scenario {
-    let same = Part::Worker(Which::Same);
-    Scenario {
-        fleet: Fleet { compute: Duration::from_millis(200), ..Fleet::default() },
-        loads: vec![Load { amount: Amount::UntilStepsEnd, concurrency: 1, ..Load::native() }],
-        steps: vec![
-            Step::when(When::Speaking, Action::Stop(SPEAKING)),
-            Step::after(Duration::from_secs(2), Action::Continue(same)),
-            Step::after(Duration::from_millis(500), Action::Recover),
-        ],
-        rounds: Rounds::Times(20),
-        checks: Checks { max_resume_p99: Some(Duration::from_secs(1)), ..Checks::default() },
-        ..Scenario::new("stops", "20 times a worker is stopped in mid-utterance: elsewhere within a second")
-    }
-}
-
-/// 50 times, each with both other workers idle.
-pub(super) fn engine_kills() -> Scenario {
-    Scenario {
-        fleet: Fleet { compute: Duration::from_millis(200), ..Fleet::default() },
-        loads: vec![Load { amount: Amount::UntilStepsEnd, concurrency: 1, ..Load::native() }],
-        steps: vec![
-            Step::when(When::Speaking, Action::KillEngine(Which::Speaking)),
-            Step::after(Duration::from_millis(500), Action::Recover),
-        ],
-        rounds: Rounds::Times(50),
-        checks: Checks { max_resume_p99: Some(Duration::from_millis(50)), ..Checks::default() },
-        ..Scenario::new(
-            "engine-kills",
-            "50 times an engine is killed in mid-utterance: elsewhere within 50 ms",
-        )
     }
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from chorus_engine import host
+from chorus_engine.engines.tuning import Tuning
 from chorus_engine.errors import unsupported
 from chorus_engine.pipe import FrameWriter
 from chorus_engine.requests import ModelSpec, SynthesisRequest
@@ -22,6 +23,7 @@ class EngineConfig:
 
     threads: int | None = None
     lanes: int | None = None
+    max_batch: int | None = None
     writer: FrameWriter | None = None
 
 
@@ -64,6 +66,8 @@ class Model(ABC):
     """A loaded model. `synthesize` is called by several lanes at once."""
 
     info: ModelInfo
+    # How it is run here; None where there is nothing to choose.
+    tuning: Tuning | None = None
 
     def warm_up(self) -> None:  # noqa: B027 (most models have nothing to warm)
         """Speaks once into the void, so that no listener pays for what the first call allocates."""
@@ -71,6 +75,11 @@ class Model(ABC):
     @abstractmethod
     def synthesize(self, request: SynthesisRequest, take: Take) -> None:
         """Speaks the request into the take (`step`, `write`, `flush`), which the caller then finishes."""
+
+    def synthesize_batch(self, requests: Sequence[SynthesisRequest], takes: Sequence[Take]) -> None:
+        """Speaks several requests at once; called only for models whose tuning has batches."""
+        for request, take in zip(requests, takes, strict=True):
+            self.synthesize(request, take)
 
 
 class Engine(ABC):

@@ -11,10 +11,12 @@ import logging
 import os
 from typing import Any
 
-from chorus_engine import host
+from chorus_engine import cache_folder, host
+from chorus_engine.cache_folder import CacheFolder
 from chorus_engine.engines import coqui_source
 from chorus_engine.engines.base import Capabilities, Engine, EngineConfig, Model, Progress
 from chorus_engine.engines.coqui_source import Source
+from chorus_engine.engines.tuning import Asked
 from chorus_engine.requests import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -28,8 +30,9 @@ class CoquiEngine(Engine):
     def __init__(self, config: EngineConfig) -> None:
         super().__init__(config)
         self.library = host.library_version("coqui-tts")
+        self._cores = host.usable_cores()
         self._lanes = config.lanes or 1
-        self._threads = config.threads or max(1, _usable_cores() // self._lanes)
+        self._threads = config.threads or max(1, self._cores // self._lanes)
         self._prepared = False
 
     def device(self) -> dict[str, Any]:
@@ -63,25 +66,33 @@ class CoquiEngine(Engine):
         progress("import")
         self.prepare()
         progress("load")
+        from chorus_engine.engines.vits_load import Settings
+
         source = coqui_source.resolve(spec)
         device = _device()
-        model = _load(source, device)
-        log.info("loaded model %s on %s", spec.name, device)
+        settings = Settings(
+            cores=self._cores,
+            asked=Asked(self.config.threads, self.config.lanes, self.config.max_batch),
+            cache=CacheFolder(cache_folder.default_place()),
+            progress=progress,
+        )
+        model = _load(source, device, settings)
+        log.info("loaded model %s on %s: %s", spec.name, device, model.tuning or "as it comes")
         return model
 
 
-def _load(source: Source, device: str) -> Model:
+def _load(source: Source, device: str, settings: Any) -> Model:
     from TTS.config import load_config
     from TTS.tts.models.vits import Vits
 
-    from chorus_engine.engines import other_models, vits
+    from chorus_engine.engines import other_models, vits_load
 
     is_fairseq = "fairseq" in str(source.checkpoint)
     if not is_fairseq and load_config(str(source.config_path)).model == "vits":
-        return vits.load(source.config_path, source.checkpoint_file, device)
+        return vits_load.load(source.config_path, source.checkpoint_file, device, settings)
     loaded = other_models.synthesizer(source, device)
     if isinstance(loaded.tts_model, Vits):
-        return vits.VitsModel(loaded.tts_model)
+        return vits_load.prepare(loaded.tts_model, settings)
     return other_models.SynthesizerModel(loaded)
 
 
@@ -89,9 +100,3 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

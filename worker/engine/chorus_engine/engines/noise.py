@@ -3,7 +3,9 @@
 VITS draws twice per sentence from torch's one global generator. For takes that can be repeated from their
 seed while other lanes draw too, the two Coqui modules that draw get a stand-in for the name `torch`: it is
 torch, but for the two drawing functions, which use the generator of the calling thread if there is one.
-Noise is drawn on the CPU and then moved, so that a seed means the same take on any device.
+Noise is drawn on the CPU and then moved, so that a seed means the same take on any device. A part of the
+network that is called on its own is given its noise (`supplied`); while a graph is traced, it is so that
+noise becomes an input of the graph.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ class _SeededTorch:
 
     @staticmethod
     def randn(*size: int, **options: Any) -> torch.Tensor:
-        """`torch.randn` from the thread's generator."""
+        """The noise supplied, or `torch.randn` from the thread's generator."""
+        supplied = getattr(_current, "supplied", None)
+        if supplied is not None:
+            return supplied
         return torch.randn(*size, generator=getattr(_current, "generator", None), **options)
 
     @staticmethod
@@ -48,11 +53,26 @@ def install() -> None:
 
 
 @contextmanager
+def supplied(values: torch.Tensor) -> Iterator[None]:
+    """Within it, `randn` on this thread gives these values."""
+    _current.supplied = values
+    try:
+        yield
+    finally:
+        _current.supplied = None
+
+
+def generator(seed: int | None) -> torch.Generator:
+    """A generator for the noise of `seed` (any u64), or of fresh noise for None."""
+    made = torch.Generator()
+    made.manual_seed(secrets.randbits(64) if seed is None else seed)
+    return made
+
+
+@contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
     """Within it, this thread draws the noise of `seed` (any u64), or fresh noise for None."""
-    generator = torch.Generator()
-    generator.manual_seed(secrets.randbits(64) if seed is None else seed)
-    _current.generator = generator
+    _current.generator = generator(seed)
     try:
         yield
     finally:

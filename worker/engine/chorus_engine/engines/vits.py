@@ -1,122 +1,53 @@
-"""VITS models, spoken by calling their `inference`.
+"""VITS models: what a request means to one, and which runtime speaks it.
 
-Coqui's own way around that call splits, pads and normalises, which a fleet does elsewhere or not at all.
-Loaded weights are shared by all lanes; what a request may change (pace and noise scales) is set on a
-shallow copy of the model, whose submodules are the same. Hooks on the submodules are the steps between
-which progress is told and cancelling holds.
+Coqui's own way around the network splits, pads and normalises, which a fleet does elsewhere or not at all.
+Loaded weights are shared by all lanes. On the CPU the network runs in torch or in onnxruntime, whichever
+measures best here (`vits_load`); on a GPU in torch.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
-from torch.nn.utils import parametrize
 
-from chorus_engine.engines import noise
 from chorus_engine.engines.base import Model, ModelInfo, refuse_options, refuse_pitch
 from chorus_engine.engines.pcm import to_pcm
+from chorus_engine.engines.tuning import Tuning
+from chorus_engine.engines.vits_parts import Arrays, Parts
+from chorus_engine.engines.vits_speech import Network, NoSteps, Utterance, speak
 from chorus_engine.errors import EngineError, invalid_field, unspeakable, unsupported
 from chorus_engine.requests import SynthesisRequest
 from chorus_engine.speakable import Speller
 from chorus_engine.take import Take
 
-# About four minutes of speech, and a gigabyte of memory while it is made.
+# About four minutes of speech.
 MAX_TEXT_CHARS = 2_000
 NOISE_SCALE_RANGE = (0.0, 2.0)
+WARM_UP_TEXTS = ("Hello.", "The quick brown fox jumps over the lazy dog near the river bank.")
 _OPTIONS = frozenset({"noiseScale", "noiseScaleDp"})
 log = logging.getLogger(__name__)
-_WARM_UP_TEXTS = ("Hello.", "The quick brown fox jumps over the lazy dog near the river bank.")
 
 
-def load(config_path: Path, checkpoint: Path, device: str) -> VitsModel:
-    """A VITS checkpoint, ready for inference on a device."""
-    from TTS.config import load_config
-    from TTS.tts.models.vits import Vits
-
-    config = load_config(str(config_path))
-    # The discriminator serves training alone, and is the larger part of many checkpoints.
-    config.model_args.init_discriminator = False
-    with _no_training_audio():
-        vits = Vits(config)
-    vits.register_load_state_dict_pre_hook(_without_discriminator)
-    vits.load_checkpoint(config, str(checkpoint), eval=True, strict=True)
-    return VitsModel(vits.to(device))
-
-
-@contextmanager
-def _no_training_audio() -> Iterator[None]:
-    """Keeps Coqui's base class from making mel filters, which VITS needs for training alone.
-
-    They would drag in librosa, scipy and numba: two seconds and 80 MB of every start.
-    """
-    from TTS.tts.models import base_tts
-
-    processor = base_tts.AudioProcessor
-    base_tts.AudioProcessor = lambda config: None
-    try:
-        yield
-    finally:
-        base_tts.AudioProcessor = processor
-
-
-def _without_discriminator(module: torch.nn.Module, weights: dict[str, Any], *_: Any) -> None:
-    for name in [name for name in weights if name.startswith("disc.")]:
-        del weights[name]
-
-
-def fold_weight_norm(module: torch.nn.Module) -> int:
-    """Replaces weights that are computed at every call by their value; how many there were."""
-    folded = 0
-    for part in list(module.modules()):
-        if parametrize.is_parametrized(part, "weight"):
-            parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
-            folded += 1
-    return folded
-
-
-class VitsModel(Model):
-    """A loaded VITS model of any number of speakers and languages."""
+class Voices:
+    """The text side of a model: its names, its speller, and what a voice is to the network."""
 
     def __init__(self, vits: Any) -> None:
-        fold_weight_norm(vits)
-        noise.install()
         self._vits = vits
         self._speller = Speller(vits.tokenizer)
-        self._taking = threading.local()
         config = vits.config
         rate = config.audio.get("output_sample_rate") or config.audio["sample_rate"]
-        voices, languages = speaker_names(vits), language_names(vits)
-        self.info = ModelInfo(int(rate), voices, languages, MAX_TEXT_CHARS)
-        self._watch_steps()
+        self.info = ModelInfo(int(rate), speaker_names(vits), language_names(vits), MAX_TEXT_CHARS)
+        self._pace = float(vits.length_scale)
+        self._noise_scales = float(vits.inference_noise_scale), float(vits.inference_noise_scale_dp)
+        self.conditions = lru_cache(maxsize=256)(self._conditions)
 
-    def warm_up(self) -> None:
-        """Speaks a short and a longer sentence, so that threads and buffers are there."""
-        for text in _WARM_UP_TEXTS:
-            try:
-                self.sample(text)
-            except EngineError as error:
-                log.info("warm-up skipped: %s", error)
-
-    def sample(self, text: str) -> bytes:
-        """A text in the first voice and language, as s16le; the same take every time."""
-        language = next(iter(self.info.languages), None)
-        tokens = self._speller.spell(text, language)
-        if not tokens.speakable:
-            raise unspeakable(f"nothing of the text can be said: {text}")
-        with noise.seeded(0):
-            voice = next(iter(self.info.voices), None)
-            outputs = self._vits.inference(self._tensor(tokens.ids), self._conditions(voice, language))
-        return to_pcm(outputs["model_outputs"])
-
-    def synthesize(self, request: SynthesisRequest, take: Take) -> None:
-        """One inference call for the whole text."""
+    def utterance(self, request: SynthesisRequest, take: Take) -> Utterance:
+        """A request as the network takes it; EngineError for what this model cannot do."""
         refuse_pitch(request)
         refuse_options(request, _OPTIONS)
         voice, language = pick_voice(request, self.info), pick_language(request, self.info)
@@ -125,61 +56,115 @@ class VitsModel(Model):
             raise unspeakable(f"model {request.model} can say nothing of this text")
         if tokens.dropped:
             take.warn_unspeakable(tokens.dropped)
-        take.step()
-        with self._steps_of(take), noise.seeded(request.seed):
-            paced = self._paced(request)
-            outputs = paced.inference(self._tensor(tokens.ids), self._conditions(voice, language))
-        take.write(to_pcm(outputs["model_outputs"]))
-
-    def _paced(self, request: SynthesisRequest) -> Any:
-        """The model with the request's pace and noise scales, sharing all its weights."""
-        view = copy.copy(self._vits)
-        view.length_scale = self._vits.length_scale / (request.speed or 1.0)
         scale = request.options.optional_number("noiseScale", *NOISE_SCALE_RANGE)
         scale_dp = request.options.optional_number("noiseScaleDp", *NOISE_SCALE_RANGE)
-        if scale is not None:
-            view.inference_noise_scale = scale
-        if scale_dp is not None:
-            view.inference_noise_scale_dp = scale_dp
-        return view
+        usual, usual_dp = self._noise_scales
+        return Utterance(
+            tokens=tokens.ids,
+            seed=request.seed,
+            pace=self._pace / (request.speed or 1.0),
+            noise_scale=usual if scale is None else scale,
+            noise_scale_dp=usual_dp if scale_dp is None else scale_dp,
+            conditions=self.conditions(voice, language),
+        )
 
-    def _tensor(self, ids: list[int]) -> torch.Tensor:
-        return torch.tensor([ids], dtype=torch.long, device=self._vits.device)
+    def sample(self, text: str) -> Utterance:
+        """A text in the first voice and language, the same take every time."""
+        voice, language = next(iter(self.info.voices), None), next(iter(self.info.languages), None)
+        tokens = self._speller.spell(text, language)
+        if not tokens.speakable:
+            raise unspeakable(f"nothing of the text can be said: {text}")
+        return Utterance(tokens.ids, 0, self._pace, *self._noise_scales, self.conditions(voice, language))
 
-    def _conditions(self, voice: str | None, language: str | None) -> dict[str, Any]:
-        """The second argument of `inference`: speaker and language as Coqui's `synthesize` passes them."""
+    def samples(self) -> list[Utterance]:
+        """The texts to warm up and to measure with, as far as this model can say them."""
+        said = []
+        for text in WARM_UP_TEXTS:
+            try:
+                said.append(self.sample(text))
+            except EngineError as error:
+                log.info("cannot be warmed up with %r: %s", text, error)
+        return said
+
+    @torch.no_grad()
+    def _conditions(self, voice: str | None, language: str | None) -> Arrays:
+        """Speaker and language as Coqui's `synthesize` passes them, embedded: [1, C, 1] each."""
         vits = self._vits
         speaker_ids, d_vectors = vits._get_speaker_id_or_dvector(voice)
+        inputs = {"speaker_ids": speaker_ids, "d_vectors": d_vectors}
+        speaker = vits._get_speaker_conditioning(inputs, "emb_g", normalize_embedding=False)
+        found: Arrays = {} if speaker is None else {"speaker": speaker.float().cpu().numpy()}
         language_id = vits._get_language_id(language)
-        return {
-            "x_lengths": None,
-            "speaker_ids": speaker_ids,
-            "d_vectors": d_vectors,
-            "language_ids": None if language_id is None else torch.tensor([language_id], device=vits.device),
-            "durations": None,
-        }
+        if vits.args.use_language_embedding and language_id is not None:
+            ids = torch.tensor([language_id], device=vits.device)
+            found["language"] = vits.emb_l(ids).unsqueeze(-1).float().cpu().numpy()
+        return found
 
-    @contextmanager
-    def _steps_of(self, take: Take) -> Iterator[None]:
-        """Within it, the network's steps on this thread are the take's."""
-        self._taking.take = take
-        try:
-            yield
-        finally:
-            self._taking.take = None
 
-    def _watch_steps(self) -> None:
-        """Lets the take step after each part of the network and each stage of the decoder."""
+class VitsModel(Model):
+    """A loaded VITS model of any number of speakers and languages.
 
-        def step(*_: Any) -> None:
-            take = getattr(self._taking, "take", None)
-            if take is not None:
+    `wide` speaks what is alone, `narrow` what is one of several; they may be the same.
+    """
+
+    def __init__(self, voices: Voices, network: Network, wide: Parts, narrow: Parts, tuning: Tuning) -> None:
+        self._voices = voices
+        self._network = network
+        self._wide = wide
+        self._narrow = narrow
+        self.info = voices.info
+        self.tuning = tuning
+
+    def warm_up(self) -> None:
+        """Speaks a short and a longer sentence both ways, so that threads and buffers are there."""
+        for said in self._voices.samples():
+            for parts in {id(parts): parts for parts in (self._wide, self._narrow)}.values():
+                speak(parts, self._network, [said], NoSteps())
+
+    def sample(self, text: str) -> bytes:
+        """A text in the first voice and language, as s16le; the same take every time."""
+        (samples,) = speak(self._wide, self._network, [self._voices.sample(text)], NoSteps())
+        return _pcm(samples)
+
+    def synthesize(self, request: SynthesisRequest, take: Take) -> None:
+        """One text."""
+        self.synthesize_batch([request], [take])
+
+    def synthesize_batch(self, requests: Sequence[SynthesisRequest], takes: Sequence[Take]) -> None:
+        """Several texts in one pass of the network; alone with all cores if nothing else is to be spoken."""
+        said = [self._voices.utterance(*each) for each in zip(requests, takes, strict=True)]
+        parts = self._wide if all(take.is_alone for take in takes) else self._narrow
+        steps = takes[0] if len(takes) == 1 else _Together(takes)
+        spoken = [_pcm(samples) for samples in speak(parts, self._network, said, steps)]
+        # Only once all of them are good: a batch that fails is spoken again, into the same takes.
+        for take, audio in zip(takes, spoken, strict=True):
+            take.write(audio)
+
+
+class _Together:
+    """Steps of several takes: they end together, when all of them are cancelled."""
+
+    def __init__(self, takes: Sequence[Take]) -> None:
+        self._takes = takes
+
+    def step(self) -> None:
+        """Tells progress of those that are still wanted; raises when none is."""
+        refusals = []
+        for take in self._takes:
+            try:
                 take.step()
+            except EngineError as error:
+                refusals.append(error)
+        if len(refusals) == len(self._takes):
+            raise refusals[0]
 
-        decoder = self._vits.waveform_decoder
-        parts = [self._vits.text_encoder, self._vits.duration_predictor, *self._vits.flow.flows]
-        for part in [*parts, *decoder.ups, *decoder.resblocks]:
-            part.register_forward_hook(step)
+    def on_cancel(self, act: Any) -> Any:
+        """A batch ends at its steps."""
+        return NoSteps().on_cancel(act)
+
+
+def _pcm(samples: np.ndarray) -> bytes:
+    return to_pcm(torch.from_numpy(samples))
 
 
 def speaker_names(model: Any) -> list[str]:

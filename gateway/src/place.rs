@@ -1,0 +1,88 @@
+//! Where a client's file may lie: inside one folder, whatever the path says.
+//!
+//! The folder of the file is resolved with all its links before it is compared, so neither `..` nor a link leads out. The
+//! file itself is made by a rename, which replaces a link instead of following it.
+
+use std::path::{Path, PathBuf};
+
+use chorus_protocol::{AudioFormat, Reason, ServiceError};
+
+/// The folder that files must lie in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root(PathBuf);
+
+impl Root {
+    /// This folder, its links resolved.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn new(folder: &Path) -> std::io::Result<Self> {
+        folder.canonicalize().map(Self)
+    }
+
+    /// The place that `path` means, absolute and inside the root. A relative one starts in the working directory.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST naming `outputPath`: outside, no folder there, or a folder itself.
+    pub fn place(&self, path: &str) -> Result<PathBuf, ServiceError> {
+        let refused = |why: String| {
+            ServiceError::field(
+                Reason::Malformed,
+                "outputPath",
+                format!("outputPath {path:?} cannot be used: {why}"),
+            )
+        };
+        if path.is_empty() || path.contains('\0') {
+            return Err(refused("it is no path".into()));
+        }
+        let given = std::path::absolute(path).map_err(|error| refused(error.to_string()))?;
+        let (Some(folder), Some(name)) = (given.parent(), given.file_name()) else {
+            return Err(refused("it names no file".into()));
+        };
+        let folder = folder.canonicalize().map_err(|error| refused(format!("its folder: {error}")))?;
+        if !folder.starts_with(&self.0) {
+            return Err(refused(format!("files must lie in {}", self.0.display())));
+        }
+        let place = folder.join(name);
+        if path.ends_with('/') || place.is_dir() { Err(refused("it is a folder".into())) } else { Ok(place) }
+    }
+}
+
+/// How the audio is written: as asked, else as the file's extension says, else wav.
+pub fn format(asked: Option<AudioFormat>, place: Option<&Path>) -> AudioFormat {
+    let named = || place?.extension()?.to_str()?.parse().ok();
+    asked.or_else(named).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_lie_in_the_root_and_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = dir.path().join("in");
+        std::fs::create_dir_all(inside.join("deep")).unwrap();
+        std::os::unix::fs::symlink(dir.path(), inside.join("out")).unwrap();
+        let root = Root::new(&inside).unwrap();
+        let place = |name: &str| root.place(inside.join(name).to_str().unwrap());
+        assert_eq!(place("a.wav").unwrap(), inside.canonicalize().unwrap().join("a.wav"));
+        assert!(place("deep/../a.wav").is_ok());
+        for wrong in ["../a.wav", "out/a.wav", "deep", "deep/", "none/a.wav", "deep/../../a.wav", "a\0b"] {
+            let error = place(wrong).unwrap_err();
+            assert_eq!(error.details.unwrap()["field"], "outputPath", "{wrong}");
+        }
+        assert!(root.place("").is_err());
+        assert!(root.place("/").is_err());
+        assert!(Root::new(Path::new("/")).unwrap().place(inside.join("a").to_str().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn the_format_is_asked_for_or_named() {
+        let mp3 = Path::new("/x/a.mp3");
+        assert_eq!(format(Some(AudioFormat::Ogg), Some(mp3)), AudioFormat::Ogg);
+        assert_eq!(format(None, Some(mp3)), AudioFormat::Mp3);
+        assert_eq!(format(None, Some(Path::new("/x/a.audio"))), AudioFormat::Wav);
+        assert_eq!(format(None, None), AudioFormat::Wav);
+    }
+}
