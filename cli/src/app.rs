@@ -7,7 +7,7 @@ use chorus_runtime::shutdown::Shutdown;
 use chorus_runtime::telemetry::{self, TelemetryConfig};
 use clap::Parser;
 
-use crate::args::Cli;
+use crate::args::{Cli, Command};
 use crate::commands;
 use crate::config::{self, CliConfig, Environment, Sources};
 use crate::error::{CliError, ExitStatus};
@@ -68,6 +68,11 @@ fn refuse(refused: &clap::Error) -> ExitCode {
 }
 
 fn execute(cli: Cli, environment: Environment, ui: Ui) -> Result<(), CliError> {
+    if let Command::Config(command) = &cli.command
+        && commands::config::before_loading(ui, command)?
+    {
+        return Ok(());
+    }
     let sources =
         Sources { environment: environment.clone(), file: cli.config.clone(), flags: cli.command.values() };
     let config = config::load(&sources)?;

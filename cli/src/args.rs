@@ -4,6 +4,7 @@
 //! [`Value`](crate::config::Value)s of the configuration's last layer, the rest is checked by the command that takes it.
 
 mod bench;
+mod config;
 mod fleet;
 mod jobs;
 mod stdio;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Value;
 pub use bench::{BenchCommand, ChaosArgs, FirstAudioArgs, LatencyArgs};
+pub use config::ConfigCommand;
 pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
 pub use jobs::{JobArgs, JobsCommand, SubmitArgs};
 pub use stdio::StdioArgs;
@@ -63,6 +65,9 @@ pub enum Command {
     /// Segments that failed wherever they were tried, kept with their whole history.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// The configuration: check it, show it, describe it, migrate an old one.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Run one manager.
     Manager(ManagerArgs),
     /// Run one worker.
@@ -285,8 +290,10 @@ impl Command {
         match self {
             Self::Say(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Up(args) => {
-                let own =
-                    [("nats.port", "--port", &args.port), ("fleet.workers", "--workers", &args.workers)];
+                let own = [
+                    ("nats.port", "--port", &args.port),
+                    ("workerPool.minWorkers", "--workers", &args.workers),
+                ];
                 [nats(&args.nats), values(own), args.engine.values()].concat()
             }
             Self::Stdio(args) => [nats(&args.nats), args.engine.values()].concat(),
@@ -308,7 +315,7 @@ impl Command {
             Self::Bench(BenchCommand::Chaos(_)) => {
                 vec![Value::flag("engine.kind", "chorus bench chaos", "checkable")]
             }
-            Self::Doctor(_) | Self::Setup(_) | Self::Voice(_) => Vec::new(),
+            Self::Doctor(_) | Self::Setup(_) | Self::Voice(_) | Self::Config(_) => Vec::new(),
         }
     }
 
@@ -327,6 +334,7 @@ impl Command {
             Self::Drain(args) => args.report.json,
             Self::Jobs(command) => command.report().json,
             Self::Dead(command) => command.report().json,
+            Self::Config(command) => command.json(),
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
             Self::Bench(BenchCommand::Chaos(args)) => args.json,
@@ -364,7 +372,7 @@ mod tests {
             values,
             [
                 text("nats.port", "--port", "4300"),
-                text("fleet.workers", "--workers", "2"),
+                text("workerPool.minWorkers", "--workers", "2"),
                 text("engine.kind", "--engine", "null")
             ]
         );

@@ -1,6 +1,7 @@
 //! The commands, one file each. Each takes the [`Context`] and its own arguments, prints its result, and gives back an
 //! error that says what to do.
 
+pub mod config;
 pub mod dead;
 pub mod doctor;
 pub mod drain;
@@ -35,6 +36,10 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         Command::Drain(args) => drain::run(context, args).await,
         Command::Jobs(command) => jobs::run(context, command).await,
         Command::Dead(command) => Box::pin(dead::run(context, command)).await,
+        Command::Config(command) => {
+            config::run(&context, &command);
+            Ok(())
+        }
         Command::Manager(args) => roles::manager(context, args).await,
         Command::Worker(args) => roles::worker(context, args).await,
         Command::Bench(BenchCommand::Latency(args)) => Box::pin(bench::latency::run(context, args)).await,

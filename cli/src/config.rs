@@ -4,11 +4,14 @@
 //! environment (`CHORUS_…`), flags. Every layer is a list of [`Value`]s under the same [`settings`] table, so a setting has
 //! one name, one parser and one set of rules, wherever it comes from. Nothing stops at the first fault: a [`ConfigError`]
 //! lists them all, each with the place where it was found. What the parts need (the broker's address, the manager's and the
-//! worker's own configurations) is derived from here by the code that starts them.
+//! worker's own configurations) is derived from here by the code that starts them. [`migrate`] turns the configuration of
+//! the single-process service into this one's file.
 
 mod environment;
 mod file;
-mod settings;
+pub mod migrate;
+mod plan;
+pub mod settings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +20,7 @@ use std::time::Duration;
 use chorus_runtime::telemetry::LogFormat;
 
 pub use environment::Environment;
-pub use settings::{SETTINGS, Setting};
+pub use plan::{Features, ServiceSla, TtsConfig, WorkerPoolConfig};
 
 /// Where the broker is, and the one that we start ourselves when none is named.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,9 +39,9 @@ pub struct NatsConfig {
     pub server: Option<PathBuf>,
     /// `nats.port`: the port of a broker that `chorus up` starts; 0 is any. Without it 4222 when that is free, else any.
     pub port: Option<u16>,
-    /// `nats.replicas`: copies of the queue and of everything else that the broker keeps, 1 to 5; more than 1 needs a
-    /// cluster, and every manager and worker must be told the same. One without it.
-    pub replicas: Option<u32>,
+    /// `nats.replicas`: copies of the queue and of everything else that the broker keeps; more than 1 needs a cluster, and
+    /// every manager and worker must be told the same.
+    pub replicas: u32,
 }
 
 /// Which engine speaks, and with what.
@@ -62,8 +65,8 @@ pub struct EngineConfig {
     pub recycle_requests: u64,
     /// `engine.recycle_age_ms`: the age at which it is renewed; 0 is never.
     pub recycle_age: Duration,
-    /// `engine.recycle_rss_bytes`: the size at which it is renewed; 0 is never. plan.md's `memoryUsageGB`.
-    pub recycle_rss_bytes: u64,
+    /// `engine.recycle_rss_bytes`: the size at which it is renewed; 0 is never. `sla.resources.memoryUsageGB` without it.
+    pub recycle_rss_bytes: Option<u64>,
 }
 
 /// The kinds of engine that come with chorus.
@@ -91,8 +94,6 @@ impl EngineKind {
 /// How a fleet of our own is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetConfig {
-    /// `fleet.workers`: workers of `chorus up`, 1 to 64.
-    pub workers: u32,
     /// `fleet.ready_timeout_ms`: how long the first model may take to be able to speak.
     pub ready_timeout: Duration,
     /// `fleet.stop_timeout_ms`: how long each phase of the end may take.
@@ -110,19 +111,26 @@ pub struct CliConfig {
     pub engine: EngineConfig,
     /// A fleet of our own.
     pub fleet: FleetConfig,
+    /// The plan's configuration.
+    pub tts: TtsConfig,
     /// `[models]`: names and where they are (a file, a folder, or a name on Coqui's hub).
     pub models: BTreeMap<String, String>,
     /// `log.filter` (`CHORUS_LOG`): directives such as `warn,chorus_worker=debug`; each command has its own default.
     pub log_filter: Option<String>,
     /// `log.format`: `human` or `json`.
     pub log_format: LogFormat,
+    /// The file that was read, whether or not it was there.
+    pub file: PathBuf,
+    /// By setting: where its value comes from, but for defaults.
+    pub origins: BTreeMap<&'static str, String>,
 }
 
 impl CliConfig {
-    fn defaults(home: PathBuf) -> Self {
+    /// What holds where nothing is said.
+    pub fn defaults(home: PathBuf) -> Self {
         Self {
             home,
-            nats: NatsConfig::default(),
+            nats: NatsConfig { replicas: 1, ..NatsConfig::default() },
             engine: EngineConfig {
                 kind: EngineKind::Coqui,
                 python: None,
@@ -133,16 +141,18 @@ impl CliConfig {
                 canary: true,
                 recycle_requests: 0,
                 recycle_age: Duration::ZERO,
-                recycle_rss_bytes: 4_000_000_000,
+                recycle_rss_bytes: None,
             },
             fleet: FleetConfig {
-                workers: 1,
                 ready_timeout: Duration::from_secs(300),
                 stop_timeout: Duration::from_secs(5),
             },
+            tts: TtsConfig::default(),
             models: BTreeMap::new(),
             log_filter: None,
             log_format: LogFormat::Human,
+            file: PathBuf::new(),
+            origins: BTreeMap::new(),
         }
     }
 
@@ -155,6 +165,9 @@ impl CliConfig {
         }
         if self.nats.user.is_some() != self.nats.password.is_some() {
             fault("nats", "nats.user and nats.password are given together or not at all");
+        }
+        for (place, what) in self.tts.faults() {
+            fault(place, &what);
         }
     }
 }
@@ -178,7 +191,7 @@ impl Value {
 }
 
 /// Something in one layer that cannot be taken as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Fault {
     /// Where.
     pub place: String,
@@ -226,13 +239,29 @@ pub fn load(sources: &Sources) -> Result<CliConfig, ConfigError> {
     };
     let from_file = file::read(&path, required, &mut config.models, &mut faults);
     let from_environment = environment::values(&sources.environment, &mut faults);
-    for value in from_file.iter().chain(&from_environment).chain(&sources.flags) {
-        if let Err(what) = settings::apply(&mut config, value) {
-            faults.push(Fault { place: value.place.clone(), what });
-        }
+    config.file = path;
+    for layer in [&from_file, &from_environment, &sources.flags] {
+        apply(&mut config, layer, &mut faults);
     }
     config.check(&mut faults);
     if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }
+}
+
+/// Puts one layer over what is there. A setting that it gives twice, by two names, is a fault: neither can be meant.
+fn apply(config: &mut CliConfig, layer: &[Value], faults: &mut Vec<Fault>) {
+    let mut given: BTreeMap<&str, &str> = BTreeMap::new();
+    for value in layer {
+        let fault = |what| Fault { place: value.place.clone(), what };
+        match settings::apply(config, value) {
+            Ok(setting) => {
+                if let Some(other) = given.insert(setting.key, &value.place) {
+                    faults.push(fault(format!("says the same as {other}; leave one of them out")));
+                }
+                config.origins.insert(setting.key, value.place.clone());
+            }
+            Err(what) => faults.push(fault(what)),
+        }
+    }
 }
 
 fn home(environment: &Environment) -> Result<PathBuf, Fault> {

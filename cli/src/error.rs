@@ -236,6 +236,9 @@ impl CliError {
                 let error = ServiceError::new(Reason::NoBroker, error.to_string());
                 json!({"success": false, "error": error})
             }
+            Self::Config(error) => json!({"success": false, "error": {
+                "message": error.to_string(), "retryable": false, "faults": error.faults,
+            }}),
             other => {
                 json!({"success": false, "error": {"message": other.to_string(), "retryable": false}})
             }

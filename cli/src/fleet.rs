@@ -15,6 +15,7 @@ pub mod ready;
 pub mod scratch;
 pub mod worker;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use chorus_bus::BusConfig;
@@ -103,7 +104,7 @@ pub struct Fleet {
     bus: Option<BusConfig>,
     manager: Option<ManagerHandle>,
     worker: Option<InsideWorker>,
-    processes: Vec<WorkerProcess>,
+    processes: Mutex<Vec<WorkerProcess>>,
 }
 
 impl Fleet {
@@ -118,7 +119,7 @@ impl Fleet {
             bus: None,
             manager: None,
             worker: None,
-            processes: Vec::new(),
+            processes: Mutex::new(Vec::new()),
         };
         (fleet, notices)
     }
@@ -152,14 +153,28 @@ impl Fleet {
             }
             Workers::Processes(configs) => {
                 for config in configs {
-                    let process = WorkerProcess::launch(config, &bus, self.notices.clone(), &self.root);
-                    self.processes.push(process);
+                    self.launch(config, &bus);
                 }
             }
         }
         let manager = ManagerConfig { bus: named("chorus-manager"), ..self.config.manager.clone() };
         self.manager = Some(Manager::new(manager, SystemClock::shared()).start(&self.root).await?);
         Ok(())
+    }
+
+    /// Begins the first worker once more: all of them were given up.
+    pub fn start_alone(&self) -> Result<(), CliError> {
+        let Workers::Processes(configs) = &self.config.workers else { return Ok(()) };
+        let (Some(config), Some(bus)) = (configs.first(), &self.bus) else {
+            return Err(CliError::Fleet { part: "worker", why: "there is none to begin".into() });
+        };
+        self.launch(config, bus);
+        Ok(())
+    }
+
+    fn launch(&self, config: &WorkerProcessConfig, bus: &BusConfig) {
+        let process = WorkerProcess::launch(config, bus, self.notices.clone(), &self.root);
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner).push(process);
     }
 
     /// Waits until a part in this process ends by itself, which none should.
@@ -175,7 +190,7 @@ impl Fleet {
     /// Ends all that was started, in order, each phase within its bound.
     pub async fn stop(mut self, shutdown: &Shutdown) {
         let limit = self.config.stop_timeout + STOP_MARGIN;
-        let processes = std::mem::take(&mut self.processes);
+        let processes = std::mem::take(self.processes.get_mut().unwrap_or_else(PoisonError::into_inner));
         let worker = self.worker.take();
         let workers = async {
             // All at once: each takes its own time to finish what it speaks.

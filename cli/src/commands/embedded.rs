@@ -106,8 +106,7 @@ impl Embedded {
         let id = WorkerId::new(id).map_err(|error| CliError::Usage(error.to_string()))?;
         let mut worker = parts::worker_config(config, environment, &engine, id, definitions);
         worker.drain_within = DRAIN;
-        let manager =
-            ManagerConfig { drain_timeout: DRAIN, ..ManagerConfig::new(parts::host(), bus.clone()) };
+        let manager = ManagerConfig { drain_timeout: DRAIN, ..parts::manager_config(config, bus.clone()) };
         (self.engine, self.scratch) = (Some(engine), Some(scratch));
         Ok(FleetConfig {
             broker: BrokerSource::Own(Box::new(broker), bus),

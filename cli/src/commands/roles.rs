@@ -21,17 +21,12 @@ fn broker(config: &CliConfig, name: &str) -> chorus_bus::BusConfig {
     locate::bus_config(config, name, url)
 }
 
-fn replicas(config: &CliConfig) -> usize {
-    config.nats.replicas.unwrap_or(1) as usize
-}
-
 /// Runs a manager.
 pub async fn manager(context: Context, args: ManagerArgs) -> Result<(), CliError> {
     let id = args.id.map(ManagerId::new).transpose().map_err(|error| CliError::Usage(error.to_string()))?;
     let bus = broker(&context.config, "chorus-manager");
     let switches = switches::told(&context)?;
-    let mut config = ManagerConfig { id, ..ManagerConfig::new(parts::host(), bus) };
-    config.layout.replicas = replicas(&context.config);
+    let mut config = ManagerConfig { id, ..parts::manager_config(&context.config, bus) };
     switches::in_manager(&switches, &mut config);
     let limit = config.drain_timeout * 2;
     // Nothing but `stop` ends it in order; the token is for a start that waits for its broker.
@@ -63,7 +58,6 @@ pub async fn worker(context: Context, args: WorkerArgs) -> Result<(), CliError> 
     let definitions = definitions.collect::<Result<Vec<_>, _>>()?;
     let mut settings = parts::worker_config(config, &context.environment, &engine, id, definitions);
     settings.bus = broker(config, "chorus-worker");
-    settings.layout.replicas = replicas(config);
     let switches = switches::told(&context)?;
     switches::in_worker(&switches, &mut settings);
     let (service, _handle) = WorkerService::new(settings, switches::clock(&switches))?;

@@ -17,7 +17,7 @@ pub async fn run(context: Context, args: SetupArgs) -> Result<(), CliError> {
         ProfileArg::Coqui => Profile::Coqui,
         ProfileArg::Test => Profile::Test,
     };
-    let provisioner = parts::provisioner(&context.environment, context.ui)?;
+    let provisioner = parts::provisioner(&context.config, &context.environment, context.ui)?;
     let providing = async { Ok(provisioner.provide(Want::of_profile(profile)).await?) };
     let provided = unless_stopped(&context.shutdown, providing).await?;
     let paths = provided.to_json();

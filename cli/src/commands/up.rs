@@ -1,6 +1,7 @@
 //! `chorus up`: a fleet in the foreground, a line per event, until a signal.
 
 mod events;
+mod pool;
 mod watch;
 
 use std::ffi::OsString;
@@ -21,7 +22,8 @@ use crate::fleet::worker::WorkerProcessConfig;
 use crate::fleet::{BrokerSource, Fleet, FleetConfig, Notice, Workers, models};
 use crate::locate::{self, unless_stopped};
 use crate::runfile::RunFile;
-use crate::ui::{Tone, Ui};
+use crate::ui::Ui;
+use pool::Pool;
 
 /// The port that everybody knows.
 const USUAL_PORT: u16 = 4222;
@@ -33,28 +35,34 @@ pub async fn run(context: Context, args: UpArgs) -> Result<(), CliError> {
     let mut run_file = RunFile::take(&context.config.home).await?;
     let (config, definitions) = unless_stopped(&context.shutdown, prepare(&context, &args)).await?;
     let own_broker = matches!(config.broker, BrokerSource::Own(..));
-    let (mut fleet, notices) = Fleet::new(config);
+    let (mut fleet, mut notices) = Fleet::new(config);
     let working = async {
-        let config = fleet.start_broker().await?;
-        let bus = Bus::connect(BusConfig { name: "chorus-up".into(), ..config.clone() }).await?;
-        if own_broker {
-            models::prepare_catalogue(&bus, &definitions).await?;
-        }
-        fleet.start_services().await?;
-        run_file.announce(&config.url, config.token.clone())?;
+        let starting = async {
+            let config = fleet.start_broker().await?;
+            let bus = Bus::connect(BusConfig { name: "chorus-up".into(), ..config.clone() }).await?;
+            if own_broker {
+                models::prepare_catalogue(&bus, &definitions).await?;
+            }
+            fleet.start_services().await?;
+            run_file.announce(&config.url, config.token.clone())?;
+            Ok(bus)
+        };
+        let bus = tokio::select! {
+            started = starting => started,
+            failed = fatal(context.ui, &mut notices) => Err(failed),
+        }?;
+        let pool = Pool::new(
+            context.config.tts.worker_pool.min_workers,
+            context.config.tts.features.single_worker_fallback,
+        );
         tokio::select! {
             failed = fleet.failed() => Err(failed),
+            failed = pool::keep(context.ui, &fleet, pool, &mut notices) => Err(failed),
             watched = watch::watch(context.ui, &bus) => watched,
             heard = events::tell(context.ui, &bus, args.verbose) => heard,
         }
     };
-    let unless_broken = async {
-        tokio::select! {
-            end = working => end,
-            failed = fatal(context.ui, notices) => Err(failed),
-        }
-    };
-    let end = unless_stopped(&context.shutdown, Box::pin(unless_broken)).await;
+    let end = unless_stopped(&context.shutdown, Box::pin(working)).await;
     if matches!(end, Err(CliError::Interrupted(_))) {
         context.ui.line("stopping");
     }
@@ -63,13 +71,11 @@ pub async fn run(context: Context, args: UpArgs) -> Result<(), CliError> {
     end
 }
 
-/// Tells notices until one says that the fleet cannot go on.
-async fn fatal(ui: Ui, mut notices: mpsc::Receiver<Notice>) -> CliError {
+/// Tells notices until one says that the fleet cannot even start.
+async fn fatal(ui: Ui, notices: &mut mpsc::Receiver<Notice>) -> CliError {
     while let Some(notice) = notices.recv().await {
-        match notice {
-            Notice::News(text) => ui.line(&text),
-            Notice::Trouble(text) => ui.line(&ui.paint(Tone::Warn, &text)),
-            Notice::Fatal { part, why } => return CliError::Fleet { part, why },
+        if let Some((part, why)) = pool::tell(ui, notice) {
+            return CliError::Fleet { part, why };
         }
     }
     std::future::pending().await
@@ -98,13 +104,20 @@ async fn prepare(context: &Context, args: &UpArgs) -> Result<(FleetConfig, Vec<M
         }
     };
     let program = std::env::current_exe().map_err(CliError::io("cannot find chorus's own program"))?;
-    let workers =
-        (1..=config.fleet.workers).map(|number| worker(context, &program, &engine, &definitions, number));
+    let pool = &config.tts.worker_pool;
+    let workers = (1..=pool.min_workers).map(|number| {
+        let share = if pool.model_specialization {
+            share(&definitions, number, pool.min_workers)
+        } else {
+            definitions.clone()
+        };
+        worker(context, &program, &engine, &share, number)
+    });
     let fleet = FleetConfig {
         broker,
         manager: ManagerConfig {
             drain_timeout: config.fleet.stop_timeout,
-            ..ManagerConfig::new(parts::host(), bus)
+            ..parts::manager_config(config, bus)
         },
         workers: Workers::Processes(workers.collect()),
         stop_timeout: config.fleet.stop_timeout,
@@ -113,7 +126,7 @@ async fn prepare(context: &Context, args: &UpArgs) -> Result<(FleetConfig, Vec<M
 }
 
 fn broker(context: &Context, program: PathBuf) -> BrokerConfig {
-    let folder = context.config.home.join("nats");
+    let folder = context.config.tts.cache_dir.as_ref().unwrap_or(&context.config.home).join("nats");
     BrokerConfig {
         program,
         store: folder.join("store"),
@@ -165,6 +178,14 @@ fn worker(
     }
 }
 
+/// The models of the worker of this number, of so many: each model is on one worker at least, each worker has one at least.
+fn share(definitions: &[ModelDefinition], number: u32, workers: u32) -> Vec<ModelDefinition> {
+    let (worker, workers) = (number as usize - 1, workers as usize);
+    let all = definitions.len();
+    let its = |model: usize| if all > workers { model % workers == worker } else { model == worker % all };
+    definitions.iter().enumerate().filter(|(model, _)| its(*model)).map(|(_, model)| model.clone()).collect()
+}
+
 /// Stable over restarts, so that figures and breakers stay with it.
 fn worker_id(host: &str, number: u32) -> String {
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
@@ -190,6 +211,22 @@ mod tests {
     use super::*;
     use crate::config::EngineKind;
     use crate::fleet::models::KnownModels;
+
+    #[test]
+    fn specialized_workers_have_all_models_between_them() {
+        let known = KnownModels::default();
+        for models in 1..6 {
+            let names = (0..models).map(|n| format!("m{n}"));
+            let all: Vec<_> = names.map(|name| known.resolve(&name, EngineKind::Null).unwrap()).collect();
+            for workers in 1..6 {
+                let shares: Vec<_> = (1..=workers).map(|number| share(&all, number, workers)).collect();
+                assert!(shares.iter().all(|share| !share.is_empty()), "{models} on {workers}");
+                assert!(all.iter().all(|model| shares.iter().flatten().any(|other| other == model)));
+                let most = shares.iter().map(Vec::len).max().unwrap();
+                assert!(most <= (models as usize).div_ceil(workers as usize));
+            }
+        }
+    }
 
     #[test]
     fn a_workers_command_line_means_the_same_model() {

@@ -26,7 +26,7 @@ async fn import(context: &Context, file: &Path, name: Option<String>) -> Result<
     }
     let stem = || file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let name = name.unwrap_or_else(stem);
-    let provisioner = parts::provisioner(&context.environment, context.ui)?;
+    let provisioner = parts::provisioner(&context.config, &context.environment, context.ui)?;
     let importing = async { Ok(provisioner.import_voice(file, &name).await?) };
     let voice = unless_stopped(&context.shutdown, importing).await?;
     if context.ui.json() {

@@ -3,11 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use super::settings::SETTINGS;
-use super::{Fault, Value};
+use super::{Fault, Value, settings};
 
 /// What other parts of chorus read under the same prefix, and what is not a setting.
-const OTHERS: [&str; 3] = ["CHORUS_HOME", "CHORUS_PYTHON", chorus_chaos::switches::VARIABLE];
+const OTHERS: [&str; 3] = ["CHORUS_HOME", "CHORUS_BIN", chorus_chaos::switches::VARIABLE];
 
 /// Names and values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,25 +50,28 @@ impl Environment {
     pub fn unknown(&self) -> Vec<String> {
         let names = self.pairs.iter().filter_map(|(name, _)| name.to_str());
         let ours = names.filter(|name| name.starts_with("CHORUS_") && !OTHERS.contains(name));
-        ours.filter(|name| SETTINGS.iter().all(|setting| setting.variable != *name))
-            .map(str::to_owned)
-            .collect()
+        ours.filter(|name| variables().all(|(_, variable)| variable != *name)).map(str::to_owned).collect()
     }
+}
+
+/// Settings' names and their variables, those of an earlier day too.
+fn variables() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let former = settings::FORMER.iter().map(|(key, variable, _)| (*key, *variable));
+    settings::all().map(|setting| (setting.key, setting.variable)).chain(former)
 }
 
 /// What the environment says about settings.
 pub(super) fn values(environment: &Environment, faults: &mut Vec<Fault>) -> Vec<Value> {
     let mut values = Vec::new();
-    for setting in SETTINGS {
-        let Some(value) = environment.get(setting.variable) else { continue };
+    for (key, variable) in variables() {
+        let Some(value) = environment.get(variable) else { continue };
         match value.to_str() {
-            Some(text) => values.push(Value {
-                key: setting.key.to_owned(),
-                place: setting.variable.to_owned(),
-                text: text.to_owned(),
-            }),
-            None => faults
-                .push(Fault { place: setting.variable.to_owned(), what: "is not valid UTF-8".to_owned() }),
+            Some(text) => {
+                values.push(Value { key: key.to_owned(), place: variable.to_owned(), text: text.to_owned() });
+            }
+            None => {
+                faults.push(Fault { place: variable.to_owned(), what: "is not valid UTF-8".to_owned() });
+            }
         }
     }
     values

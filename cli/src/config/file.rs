@@ -6,8 +6,7 @@ use std::path::Path;
 
 use toml::{Table, Value as Toml};
 
-use super::settings::SETTINGS;
-use super::{Fault, Value};
+use super::{Fault, Value, settings};
 
 /// Reads the file; a missing one is empty unless it was asked for.
 pub(super) fn read(
@@ -26,7 +25,11 @@ pub(super) fn read(
         }
     };
     match text.parse::<Table>() {
-        Ok(table) => flatten(&place, table, models, faults),
+        Ok(table) => {
+            let mut reading = Reading { place: &place, values: Vec::new(), models, faults };
+            reading.table("", table);
+            reading.values
+        }
         Err(error) => {
             faults.push(Fault { place, what: error.to_string().trim_end().to_owned() });
             Vec::new()
@@ -34,39 +37,52 @@ pub(super) fn read(
     }
 }
 
-fn flatten(
-    place: &str,
-    table: Table,
-    models: &mut BTreeMap<String, String>,
-    faults: &mut Vec<Fault>,
-) -> Vec<Value> {
-    let mut values = Vec::new();
-    for (section, content) in table {
-        let fault = |key: &str, what: &str| Fault { place: format!("{place}: {key}"), what: what.to_owned() };
-        let Toml::Table(entries) = content else {
-            faults.push(fault(&section, "is not a table; settings stand in tables such as [nats]"));
-            continue;
-        };
-        for (name, value) in entries {
-            let key = format!("{section}.{name}");
-            if section == "models" {
-                match value {
-                    Toml::String(path) => drop(models.insert(name, path)),
-                    _ => faults.push(fault(&key, "must be a path or a name on Coqui's hub, as a string")),
-                }
-                continue;
-            }
-            if SETTINGS.iter().all(|setting| setting.key != key) {
-                faults.push(fault(&key, "there is no such setting"));
-                continue;
-            }
-            match scalar(value) {
-                Some(text) => values.push(Value { place: format!("{place}: {key}"), key, text }),
-                None => faults.push(fault(&key, "must be a string, a number or a boolean")),
+struct Reading<'a> {
+    place: &'a str,
+    values: Vec<Value>,
+    models: &'a mut BTreeMap<String, String>,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Reading<'_> {
+    fn fault(&mut self, key: &str, what: &str) {
+        self.faults.push(Fault { place: format!("{}: {key}", self.place), what: what.to_owned() });
+    }
+
+    /// Reads a table whose own name, with a dot behind it, is `prefix`.
+    fn table(&mut self, prefix: &str, table: Table) {
+        for (name, value) in table {
+            let key = format!("{prefix}{name}");
+            match (value, settings::find(&key)) {
+                (Toml::Table(models), None) if key == "models" => self.models(models),
+                (Toml::Table(entries), None) if is_table(&key) => self.table(&format!("{key}."), entries),
+                (_, None) => self.fault(&key, "there is no such setting"),
+                (value, Some(_)) => match scalar(value) {
+                    Some(text) => {
+                        let place = format!("{}: {key}", self.place);
+                        self.values.push(Value { place, key, text });
+                    }
+                    None => self.fault(&key, "must be a string, a number or a boolean"),
+                },
             }
         }
     }
-    values
+
+    fn models(&mut self, models: Table) {
+        for (name, value) in models {
+            match value {
+                Toml::String(path) => drop(self.models.insert(name, path)),
+                _ => self
+                    .fault(&format!("models.{name}"), "must be a path or a name on Coqui's hub, as a string"),
+            }
+        }
+    }
+}
+
+/// Whether settings stand in a table of this name.
+fn is_table(name: &str) -> bool {
+    let inside = |key: &str| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+    settings::all().any(|setting| inside(setting.key)) || settings::FORMER.iter().any(|(key, ..)| inside(key))
 }
 
 fn scalar(value: Toml) -> Option<String> {

@@ -28,7 +28,7 @@ fn later_layers_win() {
     assert_eq!(config.nats.url.as_deref(), Some("nats://env:2"), "the environment is over the file");
     assert_eq!(config.engine.threads, Some(7), "a flag is over the environment");
     assert_eq!(config.models["joe"], "/voices/joe");
-    assert_eq!(config.fleet.workers, 1, "a default");
+    assert_eq!(config.tts.worker_pool.min_workers, 1, "a default");
 }
 
 #[test]
@@ -78,9 +78,49 @@ fn misspelt_variables_are_noticed_and_empty_ones_are_not_set() {
 
 #[test]
 fn every_setting_has_a_name_and_a_variable_of_its_own() {
-    let mut names: Vec<_> = SETTINGS.iter().flat_map(|setting| [setting.key, setting.variable]).collect();
+    let mut names: Vec<_> = settings::all().flat_map(|setting| [setting.key, setting.variable]).collect();
     names.sort_unstable();
     let before = names.len();
     names.dedup();
     assert_eq!(names.len(), before);
+}
+
+#[test]
+fn the_plans_configuration_is_read_from_nested_tables() {
+    let home = tempfile::tempdir().unwrap();
+    let file = "modelName = \"joe\"\n[workerPool]\nminWorkers = 2\nworkerTimeoutMs = 2000\nmodelSpecialization = true\n\
+                [circuitBreaker]\nfailureThreshold = 0.25\n[sla.synthesis.latency]\np50 = 20\n\
+                [features]\ncircuitBreaker = false\nprotocol = \"<2.1.0\"\n";
+    std::fs::write(home.path().join("config.toml"), file).unwrap();
+    let config = load(&sources(home.path(), &[("CHORUS_FLEET_WORKERS", "3")])).unwrap();
+    let pool = &config.tts.worker_pool;
+    assert_eq!((pool.min_workers, pool.most_workers(), pool.model_specialization), (3, 3, true));
+    assert_eq!((config.tts.circuit_breaker.failure_threshold, config.tts.sla.p50), (0.25, 20));
+    assert!(!config.tts.features.circuit_breaker);
+    assert_eq!(config.origins["workerPool.minWorkers"], "CHORUS_FLEET_WORKERS", "its earlier name");
+}
+
+#[test]
+fn rules_between_the_plans_fields_are_told_together() {
+    let home = tempfile::tempdir().unwrap();
+    let file = "[workerPool]\nminWorkers = 4\nmaxWorkers = 2\nworkerTimeoutMs = 999\n[circuitBreaker]\ntimeoutMs = 999\n\
+                minimumCalls = 11\nresetTimeoutMs = 700000\nfailureThreshold = 1.5\n[sla.synthesis.latency]\np95 = 100\n\
+                [sla.synthesis]\navailability = 101\n[features]\nprotocol = \">=3\"\n[fleet]\nworkers = 4\n[sla.other]\nx = 1\n";
+    std::fs::write(home.path().join("config.toml"), file).unwrap();
+    let text = load(&sources(home.path(), &[])).unwrap_err().to_string();
+    for what in [
+        "minWorkers (4) cannot exceed maxWorkers (2)",
+        "workerTimeoutMs: \"999\"",
+        "circuitBreaker.timeoutMs: \"999\"",
+        "minimumCalls (11)",
+        "resetTimeoutMs (700000)",
+        "failureThreshold: \"1.5\"",
+        "must not fall",
+        "availability: \"101\"",
+        "Unsupported protocol version: >=3",
+        "says the same as",
+        "sla.other: there is no such setting",
+    ] {
+        assert!(text.contains(what), "{what} in {text}");
+    }
 }

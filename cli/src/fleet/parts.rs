@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use chorus_manager::ManagerConfig;
 use chorus_protocol::{ModelDefinition, ModelName, ModelSource, WorkerId};
 use chorus_provision::{DEMO_VOICE, Profile, Provisioner, Voice, Want};
 use chorus_runtime::process::{ProcessSpec, spec::USUAL_ENV};
@@ -65,9 +67,10 @@ pub struct EngineProgram {
 }
 
 /// A provisioner of the configured home that shows what it does.
-pub fn provisioner(environment: &Environment, ui: Ui) -> Result<Provisioner, CliError> {
-    let config = chorus_provision::Config::from_environment(environment.pairs())?;
-    Ok(Provisioner::new(config, ui.progress()))
+pub fn provisioner(config: &CliConfig, environment: &Environment, ui: Ui) -> Result<Provisioner, CliError> {
+    let mut provisioning = provisioning(environment)?;
+    provisioning.python.clone_from(&config.tts.python_path);
+    Ok(Provisioner::new(provisioning, ui.progress()))
 }
 
 /// Finds or installs what is needed; what the configuration names is taken from there.
@@ -79,7 +82,7 @@ pub async fn provide(
 ) -> Result<Parts, CliError> {
     let own_engine = configured_engine(config);
     let want = want(config, need, own_engine.is_some());
-    let provided = provisioner(environment, ui)?.provide(want).await?;
+    let provided = provisioner(config, environment, ui)?.provide(want).await?;
     let engine = provided.engine.map(|engine| EngineProgram { python: engine.python, path: engine.source });
     let mut parts = Parts {
         nats_server: config.nats.server.clone().filter(|_| need.nats_server).or(provided.nats_server),
@@ -119,8 +122,8 @@ pub fn known_models(config: &CliConfig, environment: &Environment) -> Result<Kno
     Ok(KnownModels { configured: config.models.clone(), installed })
 }
 
-/// What to serve: the models named, else all of `[models]`, else the demo voice or what the test engine has built in. The
-/// first is meant when a request names none.
+/// What to serve: the models named, else `modelName` and all of `[models]`, else the demo voice or what the test engine has
+/// built in. The first is meant when a request names none.
 pub fn definitions(
     config: &CliConfig,
     known: &KnownModels,
@@ -129,7 +132,11 @@ pub fn definitions(
 ) -> Result<Vec<ModelDefinition>, CliError> {
     let kind = config.engine.kind;
     let specs: Vec<&String> = match (specs, kind) {
-        ([], EngineKind::Coqui) => known.configured.keys().collect(),
+        ([], EngineKind::Coqui) => {
+            let first = config.tts.model_name.as_ref();
+            let others = known.configured.keys().filter(|name| Some(*name) != first);
+            first.into_iter().chain(others).collect()
+        }
         (named, _) => named.iter().collect(),
     };
     let mut definitions = Vec::new();
@@ -149,7 +156,23 @@ pub fn definitions(
 
 /// Whether the demo voice is needed: nothing else is named.
 pub fn needs_demo_voice(config: &CliConfig, specs: &[String]) -> bool {
-    specs.is_empty() && config.models.is_empty() && config.engine.kind == EngineKind::Coqui
+    let none_named = specs.is_empty() && config.models.is_empty() && config.tts.model_name.is_none();
+    none_named && config.engine.kind == EngineKind::Coqui
+}
+
+/// The manager's own configuration.
+pub fn manager_config(config: &CliConfig, bus: chorus_bus::BusConfig) -> ManagerConfig {
+    ManagerConfig {
+        layout: layout(config),
+        worker_timeout: Duration::from_millis(config.tts.worker_pool.worker_timeout_ms),
+        breaker: config.tts.circuit_breaker.clone(),
+        breaker_enabled: config.tts.features.circuit_breaker,
+        ..ManagerConfig::new(host(), bus)
+    }
+}
+
+fn layout(config: &CliConfig) -> chorus_bus::Layout {
+    chorus_bus::Layout { replicas: config.nats.replicas as usize, ..chorus_bus::Layout::default() }
 }
 
 /// The worker's own configuration; the broker's address is filled in by who starts it.
@@ -162,6 +185,10 @@ pub fn worker_config(
 ) -> WorkerConfig {
     let mut program = chorus_worker::EngineConfig::new(config.engine.kind.as_str(), &engine.python);
     program.env = engine_environment(environment, engine);
+    if let Some(cache) = &config.tts.cache_dir {
+        // Where Coqui puts the models that it fetches.
+        program.env.entry("TTS_HOME".into()).or_insert_with(|| cache.join("models").into());
+    }
     program.threads = config.engine.threads;
     program.lanes = config.engine.lanes;
     program.max_memory_bytes = config.engine.max_memory_bytes;
@@ -173,10 +200,14 @@ pub fn worker_config(
     };
     let mut worker =
         WorkerConfig { definitions, local_paths, assigned, ..WorkerConfig::new(id, host(), bus, program) };
+    worker.layout = layout(config);
     worker.canary.every = worker.canary.every.filter(|_| config.engine.canary);
     worker.recycle.requests = Some(config.engine.recycle_requests).filter(|count| *count > 0);
     worker.recycle.age = Some(config.engine.recycle_age).filter(|age| !age.is_zero());
-    worker.recycle.rss_bytes = Some(config.engine.recycle_rss_bytes).filter(|bytes| *bytes > 0);
+    let size = config.engine.recycle_rss_bytes.unwrap_or_else(|| config.tts.memory_bytes());
+    worker.recycle.rss_bytes = Some(size).filter(|bytes| *bytes > 0);
+    worker.breaker = config.tts.circuit_breaker.clone();
+    worker.breaker_enabled = config.tts.features.circuit_breaker;
     worker
 }
 
@@ -260,14 +291,21 @@ mod tests {
         let usual = worker(&[]);
         assert_eq!((usual.engine.max_memory_bytes, usual.recycle.rss_bytes), (None, Some(4_000_000_000)));
         assert_eq!((usual.recycle.requests, usual.recycle.age), (None, None));
-        assert!(usual.canary.every.is_some());
+        assert!(usual.canary.every.is_some() && usual.breaker_enabled);
         let set = worker(&[
             ("CHORUS_ENGINE_MAX_MEMORY_BYTES", "8000000000"),
             ("CHORUS_ENGINE_CANARY", "false"),
             ("CHORUS_ENGINE_RECYCLE_REQUESTS", "1000"),
             ("CHORUS_ENGINE_RECYCLE_AGE_MS", "3600000"),
             ("CHORUS_ENGINE_RECYCLE_RSS_BYTES", "0"),
+            ("CHORUS_CACHE_DIR", "/cache"),
+            ("CHORUS_CIRCUIT_BREAKER_SUCCESS_THRESHOLD", "7"),
+            ("CHORUS_FEATURES_CIRCUIT_BREAKER", "false"),
         ]);
+        assert_eq!((set.breaker.success_threshold, set.breaker_enabled), (7, false));
+        assert_eq!(set.engine.env[std::ffi::OsStr::new("TTS_HOME")], "/cache/models");
+        let size = worker(&[("CHORUS_SLA_RESOURCES_MEMORY_USAGE_GB", "1.5")]).recycle.rss_bytes;
+        assert_eq!(size, Some(1_500_000_000), "the plan's name for it");
         assert_eq!((set.engine.max_memory_bytes, set.recycle.rss_bytes), (Some(8_000_000_000), None));
         assert_eq!(
             (set.recycle.requests, set.recycle.age.map(|age| age.as_secs())),
@@ -276,6 +314,34 @@ mod tests {
         assert!(set.canary.every.is_none());
         usual.check().unwrap();
         set.check().unwrap();
+    }
+
+    #[test]
+    fn what_is_set_about_pool_and_breakers_reaches_the_manager() {
+        let (config, _) = config(&[
+            ("CHORUS_WORKER_POOL_WORKER_TIMEOUT_MS", "2500"),
+            ("CHORUS_CIRCUIT_BREAKER_FAILURE_THRESHOLD", "0.25"),
+            ("CHORUS_CIRCUIT_BREAKER_TIMEOUT_MS", "4000"),
+            ("CHORUS_FEATURES_CIRCUIT_BREAKER", "false"),
+        ]);
+        let manager = manager_config(&config, chorus_bus::BusConfig::default());
+        assert_eq!(manager.worker_timeout, Duration::from_millis(2_500));
+        assert_eq!((manager.breaker.failure_threshold, manager.breaker.timeout_ms), (0.25, 4_000));
+        assert!(!manager.breaker_enabled);
+        manager.validate().unwrap();
+    }
+
+    #[test]
+    fn the_configured_model_comes_first() {
+        let (config, _) = config(&[("CHORUS_MODEL_NAME", "joe")]);
+        let known = KnownModels {
+            configured: [("ann".to_owned(), "/".to_owned()), ("joe".to_owned(), "/".to_owned())].into(),
+            installed: Vec::new(),
+        };
+        let models = definitions(&config, &known, &[], None).unwrap();
+        let names: Vec<_> = models.iter().map(|model| (model.name.as_str(), model.default)).collect();
+        assert_eq!(names, [("joe", true), ("ann", false)]);
+        assert!(!needs_demo_voice(&config, &[]));
     }
 
     #[test]
