@@ -9,7 +9,7 @@ use async_nats::{Message, Subject};
 use bytes::Bytes;
 use chorus_protocol::codec::{self, DecodeError, Encoding};
 use chorus_protocol::{Envelope, MessageType, Reason, ServiceError};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -106,9 +106,13 @@ impl Inner {
                     BusError::caused(BusErrorKind::Disconnected, "the connection is closed", error)
                 }
             }),
-            None => Err(BusError::new(BusErrorKind::Timeout, "the connection takes no more messages")),
+            None => Err(takes_no_more()),
         }
     }
+}
+
+fn takes_no_more() -> BusError {
+    BusError::new(BusErrorKind::Timeout, "the connection takes no more messages")
 }
 
 fn encode<T: Serialize>(envelope: &Envelope<T>, encoding: Encoding) -> Result<Bytes, BusError> {
@@ -189,7 +193,7 @@ impl Bus {
                 };
                 Err(BusError::caused(kind, format!("cannot listen on {subject}"), error))
             }
-            None => Err(BusError::new(BusErrorKind::Timeout, "the connection takes no more messages")),
+            None => Err(takes_no_more()),
         }
     }
 
@@ -205,14 +209,38 @@ impl Bus {
         encoding: Encoding,
     ) -> Result<(), BusError> {
         let Some(reply) = &to.reply else { return Ok(()) };
-        let mut payload = encode(envelope, encoding)?;
-        if let Err(too_large) = self.inner.check_size(payload.len()) {
-            let error =
-                ServiceError::new(Reason::TooLarge, format!("the answer cannot be sent: {too_large}"));
-            let instead = Envelope::error(envelope.correlation_id(), error, envelope.timestamp);
-            payload = encode(&instead.in_version(envelope.version.clone()), encoding)?;
-        }
+        let payload = self.answer(envelope, encoding)?;
         self.inner.send(reply.clone(), None, payload).await
+    }
+
+    /// The same, and waits for nothing: an answer that cannot be sent now is not sent. For whoever has more important
+    /// things to do than to answer somebody who will ask again.
+    ///
+    /// # Errors
+    /// `Disconnected` when the connection is down, `Timeout` when the send buffer is full.
+    pub fn respond_now<T: Serialize>(
+        &self,
+        to: &Incoming,
+        envelope: &Envelope<T>,
+        encoding: Encoding,
+    ) -> Result<(), BusError> {
+        let Some(reply) = &to.reply else { return Ok(()) };
+        let payload = self.answer(envelope, encoding)?;
+        if !self.inner.is_connected() {
+            return Err(self.inner.disconnected());
+        }
+        // Without tokio's budget, a task that has done much would look like a full buffer.
+        let sent = tokio::task::unconstrained(self.inner.send(reply.clone(), None, payload)).now_or_never();
+        sent.unwrap_or_else(|| Err(takes_no_more()))
+    }
+
+    /// The bytes of an answer.
+    fn answer<T: Serialize>(&self, envelope: &Envelope<T>, encoding: Encoding) -> Result<Bytes, BusError> {
+        let payload = encode(envelope, encoding)?;
+        let Err(too_large) = self.inner.check_size(payload.len()) else { return Ok(payload) };
+        let error = ServiceError::new(Reason::TooLarge, format!("the answer cannot be sent: {too_large}"));
+        let instead = Envelope::error(envelope.correlation_id(), error, envelope.timestamp);
+        encode(&instead.in_version(envelope.version.clone()), encoding)
     }
 
     /// Sends bytes to a reply subject.

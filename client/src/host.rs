@@ -154,15 +154,17 @@ impl Shared {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer<T: Serialize>(&self, to: &Incoming, question: &MessageId, answer: T) {
+    /// Never waits: without a broker that would take seconds, in which a deadline passes and no listener is told. The worker
+    /// asks again.
+    fn answer<T: Serialize>(&self, to: &Incoming, question: &MessageId, answer: T) {
         let envelope = Envelope::response(question, answer, self.clock.unix_ms());
-        if let Err(error) = self.bus.respond(to, &envelope, Encoding::MessagePack).await {
+        if let Err(error) = self.bus.respond_now(to, &envelope, Encoding::MessagePack) {
             tracing::debug!(%error, "an answer to a worker was not sent; it will ask again");
         }
     }
 
     /// The answer where no session is known: nobody waits for that run.
-    async fn answer_unknown(&self, kind: SessionSubject, message: &Incoming) {
+    fn answer_unknown(&self, kind: SessionSubject, message: &Incoming) {
         if message.reply().is_none() {
             return;
         }
@@ -172,10 +174,10 @@ impl Shared {
         let id = &question.message_id;
         match kind {
             SessionSubject::Started => {
-                self.answer(message, id, StartedAnswer::Stop { reason: StopReason::Unknown }).await;
+                self.answer(message, id, StartedAnswer::Stop { reason: StopReason::Unknown });
             }
-            SessionSubject::Result => self.answer(message, id, ResultAnswer::STALE).await,
-            SessionSubject::Chunk => self.answer(message, id, ChunkGrant { chunks: 0 }).await,
+            SessionSubject::Result => self.answer(message, id, ResultAnswer::STALE),
+            SessionSubject::Chunk => self.answer(message, id, ChunkGrant { chunks: 0 }),
         }
     }
 }
@@ -187,7 +189,7 @@ async fn dispatch(shared: Arc<Shared>, mut answers: Subscription) {
             continue;
         };
         let Some(task) = shared.sessions().get(&session).cloned() else {
-            shared.answer_unknown(kind, &message).await;
+            shared.answer_unknown(kind, &message);
             continue;
         };
         if let Err(error) = task.try_send(Delivered::Message(kind, message)) {

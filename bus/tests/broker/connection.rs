@@ -90,6 +90,37 @@ async fn a_closed_connection_says_so() {
 }
 
 #[tokio::test]
+async fn an_answer_that_must_not_wait_does_not_wait_for_a_broker_that_is_gone() {
+    let server = Server::start().await;
+    let bus = server.laid_out().await;
+    let mut requests = bus.subscribe("echo", None).await.unwrap();
+    let mut events = bus.connection_events();
+    let asker = server.bus().await;
+    let asking = asker.request_raw("echo", "hello".into(), PATIENCE);
+    let answer = chorus_protocol::Envelope::event(7u32, 1);
+    let respond =
+        |to: &chorus_bus::Incoming| bus.respond_now(to, &answer, chorus_protocol::codec::Encoding::Json);
+    let (question, answered) = soon("the answer", async {
+        tokio::join!(
+            async {
+                let question = requests.next().await.unwrap();
+                respond(&question).unwrap();
+                question
+            },
+            asking
+        )
+    })
+    .await;
+    assert!(!answered.unwrap().is_empty());
+
+    server.kill().await;
+    soon("the loss", events.wait_for(|state| *state != ConnectionState::Connected)).await.unwrap();
+    let begun = Instant::now();
+    assert_eq!(respond(&question).unwrap_err().kind, BusErrorKind::Disconnected);
+    assert!(begun.elapsed() < Duration::from_millis(500), "it waited for {:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn everything_works_again_after_a_restart() {
     let mut server = Server::start().await;
     let bus = server.laid_out().await;

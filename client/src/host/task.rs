@@ -79,7 +79,7 @@ impl SessionTask {
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => self.session.on_cancel(self.now()),
-                Some(delivered) = self.mailbox.recv() => self.take(delivered).await,
+                Some(delivered) = self.mailbox.recv() => self.take(delivered),
                 Some(answer) = self.answers.next(), if !self.answers.is_empty() => self.take_answer(answer),
                 () = self.taken.changed.notified() => {
                     let segments = self.taken.segments.swap(0, Ordering::AcqRel);
@@ -172,34 +172,34 @@ impl SessionTask {
         }
     }
 
-    async fn take(&mut self, delivered: Delivered) {
+    fn take(&mut self, delivered: Delivered) {
         let now = self.now();
         match delivered {
             Delivered::WorkerLost(worker, incarnation) => {
                 self.session.on_worker_lost(&worker, incarnation, now)
             }
-            Delivered::Message(SessionSubject::Chunk, message) => self.take_chunk(&message, now).await,
+            Delivered::Message(SessionSubject::Chunk, message) => self.take_chunk(&message, now),
             Delivered::Message(SessionSubject::Started, message) => {
                 if let Some(started) = read::<Started>(&message) {
                     let answer = self.session.on_started(&started.payload, now);
-                    self.shared.answer(&message, &started.message_id, answer).await;
+                    self.shared.answer(&message, &started.message_id, answer);
                 }
             }
             Delivered::Message(SessionSubject::Result, message) => {
                 if let Some(result) = read::<RunResult>(&message) {
                     let answer = self.session.on_result(result.payload, now);
-                    self.shared.answer(&message, &result.message_id, answer).await;
+                    self.shared.answer(&message, &result.message_id, answer);
                 }
             }
         }
     }
 
-    async fn take_chunk(&mut self, message: &Incoming, now: Instant) {
+    fn take_chunk(&mut self, message: &Incoming, now: Instant) {
         let Some(chunk) = read::<RunChunk>(message) else { return };
         let counts = self.session.on_chunk(chunk.payload, now);
         if message.reply().is_some() {
             let grant = ChunkGrant { chunks: if counts { CHUNKS_PER_GRANT } else { 0 } };
-            self.shared.answer(message, &chunk.message_id, grant).await;
+            self.shared.answer(message, &chunk.message_id, grant);
         }
     }
 }

@@ -152,15 +152,17 @@ fn nobody_left() -> Scenario {
     }
 }
 
+/// Many sessions, a short deadline: what is under way between them and workers when the broker dies must keep none of them
+/// from telling its listener in time.
 fn broker_gone() -> Scenario {
-    const REQUESTS: u32 = 8;
-    let deadline = Duration::from_secs(2);
-    let load = Load { amount: Amount::Requests(REQUESTS), concurrency: 8, deadline, ..Load::native() };
+    const REQUESTS: u32 = 60;
+    let deadline = Duration::from_millis(800);
+    let load = Load { amount: Amount::Requests(REQUESTS), concurrency: 30, deadline, ..Load::native() };
     Scenario {
-        fleet: Fleet { workers: 1, compute: Duration::from_millis(300), ..Fleet::default() },
+        fleet: Fleet { lanes: 4, compute: Duration::from_millis(50), ..Fleet::default() },
         loads: vec![load],
         steps: vec![
-            Step::when(When::Speaking, Action::Kill(Part::Broker)),
+            Step::when(When::Ended(10), Action::Kill(Part::Broker)),
             Step::after(Duration::from_secs(5), Action::Start(Part::Broker)),
         ],
         checks: Checks { max_errors: REQUESTS, ..Checks::default() },
