@@ -98,7 +98,8 @@ impl Objects {
     /// `NotFound` when there is nothing (any more), `Malformed` when it is damaged, else as of [`Objects::put`].
     pub async fn get(&self, key: &str) -> Result<Bytes, BusError> {
         let store = self.store().await?;
-        let reading = async {
+        // Boxed where it is made: large, and handed on twice.
+        let reading = Box::pin(async {
             let mut object = store.get(key).await.map_err(|error| match error.kind() {
                 GetErrorKind::NotFound => missing(key),
                 _ => refused("read", key, error),
@@ -118,7 +119,7 @@ impl Objects {
                     },
                 }
             }
-        };
+        });
         self.within(key, reading).await?
     }
 
