@@ -6,11 +6,14 @@
 use std::future::Future;
 use std::time::Duration;
 
-use async_nats::jetstream::object_store::{DeleteErrorKind, GetErrorKind, ObjectMetadata, ObjectStore};
-use bytes::Bytes;
+use async_nats::jetstream::object_store::{
+    DeleteErrorKind, GetErrorKind, InfoErrorKind, ObjectMetadata, ObjectStore,
+};
+use bytes::{Bytes, BytesMut};
 use chorus_protocol::names;
 use tokio::io::AsyncReadExt;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use crate::bus::{Bus, bounded};
 use crate::error::{BusError, BusErrorKind};
@@ -19,6 +22,8 @@ use crate::error::{BusError, BusErrorKind};
 const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// No more room than this is made before the first byte came, whatever size the object claims.
 const FIRST_RESERVE_BYTES: usize = 16 * 1024 * 1024;
+/// A read that stands still this long looks whether the object is still there: one that expires in mid-read says nothing.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// An object bucket of the layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,17 +98,28 @@ impl Objects {
     /// `NotFound` when there is nothing (any more), `Malformed` when it is damaged, else as of [`Objects::put`].
     pub async fn get(&self, key: &str) -> Result<Bytes, BusError> {
         let store = self.store().await?;
-        let reading = async {
+        // Boxed where it is made: large, and handed on twice.
+        let reading = Box::pin(async {
             let mut object = store.get(key).await.map_err(|error| match error.kind() {
                 GetErrorKind::NotFound => missing(key),
                 _ => refused("read", key, error),
             })?;
-            let mut bytes = Vec::with_capacity(object.info().size.min(FIRST_RESERVE_BYTES));
-            object.read_to_end(&mut bytes).await.map_err(|error| {
-                BusError::caused(BusErrorKind::Malformed, format!("the object {key} is damaged"), error)
-            })?;
-            Ok(Bytes::from(bytes))
-        };
+            let mut bytes = BytesMut::with_capacity(object.info().size.min(FIRST_RESERVE_BYTES));
+            loop {
+                match timeout(LOOK_AGAIN_AFTER, object.read_buf(&mut bytes)).await {
+                    Ok(Ok(0)) => return Ok(bytes.freeze()),
+                    Ok(Ok(_more)) => {}
+                    Ok(Err(error)) => {
+                        let message = format!("the object {key} is damaged");
+                        return Err(BusError::caused(BusErrorKind::Malformed, message, error));
+                    }
+                    Err(_stands_still) => match store.info(key).await {
+                        Err(error) if error.kind() == InfoErrorKind::NotFound => return Err(missing(key)),
+                        _ => {}
+                    },
+                }
+            }
+        });
         self.within(key, reading).await?
     }
 

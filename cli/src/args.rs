@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Value;
-pub use bench::{BenchCommand, ChaosArgs, FirstAudioArgs, LatencyArgs};
+pub use bench::{BenchCommand, ChaosArgs, FirstAudioArgs, LatencyArgs, SlaArgs, TtsServerArgs};
 pub use config::ConfigCommand;
 pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
 pub use jobs::{JobArgs, JobsCommand, SubmitArgs};
@@ -319,11 +319,16 @@ impl Command {
             Self::Worker(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Bench(BenchCommand::Latency(args)) => args.engine.values(),
             Self::Bench(BenchCommand::FirstAudio(args)) => args.engine.values(),
+            Self::Bench(BenchCommand::Sla(args)) => args.engine.values(),
             // Its engine's samples are what is checked.
             Self::Bench(BenchCommand::Chaos(_)) => {
                 vec![Value::flag("engine.kind", "chorus bench chaos", "checkable")]
             }
-            Self::Doctor(_) | Self::Setup(_) | Self::Voice(_) | Self::Config(_) => Vec::new(),
+            Self::Bench(BenchCommand::TtsServer(_))
+            | Self::Doctor(_)
+            | Self::Setup(_)
+            | Self::Voice(_)
+            | Self::Config(_) => Vec::new(),
         }
     }
 
@@ -345,6 +350,8 @@ impl Command {
             Self::Config(command) => command.json(),
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
+            Self::Bench(BenchCommand::Sla(args)) => args.json,
+            Self::Bench(BenchCommand::TtsServer(args)) => args.json,
             Self::Bench(BenchCommand::Chaos(args)) => args.json,
             Self::Up(_) | Self::Stdio(_) | Self::Manager(_) | Self::Worker(_) => false,
         }

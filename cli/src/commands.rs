@@ -46,6 +46,10 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         Command::Bench(BenchCommand::FirstAudio(args)) => {
             Box::pin(bench::first_audio::run(context, args)).await
         }
+        Command::Bench(BenchCommand::Sla(args)) => Box::pin(bench::sla::run(context, args)).await,
+        Command::Bench(BenchCommand::TtsServer(args)) => {
+            Box::pin(bench::tts_server::run(context, args)).await
+        }
         Command::Bench(BenchCommand::Chaos(args)) => Box::pin(bench::chaos::run(context, args)).await,
     }
 }

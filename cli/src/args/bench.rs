@@ -11,6 +11,10 @@ pub enum BenchCommand {
     Latency(LatencyArgs),
     /// First audio of a sentence of 60 characters, against the engine's own time.
     FirstAudio(FirstAudioArgs),
+    /// The plan's service levels under Poisson arrivals, and the highest rate that holds them.
+    Sla(SlaArgs),
+    /// Against Coqui's own server, on the same voice. Needs the program espeak-ng, which that server calls.
+    TtsServer(TtsServerArgs),
     /// Hurt a fleet on purpose and check every sample that listeners hear.
     Chaos(ChaosArgs),
 }
@@ -61,4 +65,58 @@ pub struct FirstAudioArgs {
     /// The engine.
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// `chorus bench sla`.
+#[derive(Debug, Args)]
+pub struct SlaArgs {
+    /// Requests a second.
+    #[arg(long, default_value_t = 2.0, value_parser = rate)]
+    pub rate: f64,
+    /// How many requests at each rate.
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub requests: u32,
+    /// What the arrivals are drawn from.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// The figures as JSON, on the last line.
+    #[arg(long)]
+    pub json: bool,
+    /// The engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[cfg(test)]
+impl SlaArgs {
+    /// As without any option.
+    pub fn for_tests() -> Self {
+        let engine = EngineArgs { kind: None, command: None, threads: None };
+        Self { rate: 2.0, requests: 120, seed: 1, model: None, json: false, engine }
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "a number is needed".to_owned())?;
+    if (0.01..=1000.0).contains(&rate) { Ok(rate) } else { Err("0.01 to 1000 a second are possible".into()) }
+}
+
+/// `chorus bench tts-server`.
+#[derive(Debug, Args)]
+pub struct TtsServerArgs {
+    /// How many texts of each length from one client.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// How many rounds with ten clients.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// How many requests in each.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(10..=10_000))]
+    pub requests: u32,
+    /// The figures as JSON, on the last line.
+    #[arg(long)]
+    pub json: bool,
 }

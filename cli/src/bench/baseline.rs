@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use chorus_protocol::pipe::{EngineRequest, EngineSpeech, LoadAnswer};
 use chorus_protocol::{Incarnation, WorkerId, names};
+use chorus_provision::DEMO_VOICE;
 use chorus_runtime::clock::SystemClock;
 use chorus_worker::engine::{Engine, EngineState, Session, Told};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Context;
 use crate::error::CliError;
-use crate::fleet::models;
 use crate::fleet::parts::{self, EngineProgram};
 
 /// What a start and a load may take.
@@ -24,11 +24,17 @@ pub struct BarePipe {
 }
 
 impl BarePipe {
-    /// Starts an engine of the configured kind (a test engine: its model is built in) and loads its model.
-    pub async fn start(context: &Context, program: &EngineProgram) -> Result<Self, CliError> {
-        let kind = context.config.engine.kind;
+    /// Starts an engine of the configured kind and loads the first of the models that a fleet would serve.
+    pub async fn start(
+        context: &Context,
+        program: &EngineProgram,
+        models: &[String],
+    ) -> Result<Self, CliError> {
         let failed = |why: String| CliError::Fleet { part: "bare pipe", why };
-        let definition = models::built_in(kind.as_str(), kind)?;
+        let known = parts::known_models(&context.config, &context.environment)?;
+        let demo = known.installed.iter().find(|voice| voice.name == DEMO_VOICE);
+        let definitions = parts::definitions(&context.config, &known, models, demo)?;
+        let definition = definitions.into_iter().next().ok_or(CliError::NoVoice)?;
         let id = names::default_worker_id(&parts::host(), Incarnation::new());
         let id = WorkerId::new(id).map_err(|error| failed(error.to_string()))?;
         let config =

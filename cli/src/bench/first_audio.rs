@@ -49,7 +49,7 @@ async fn measure(
     let spinner = context.ui.spinner("warming up …");
     let mut trials = Vec::new();
     for number in 0..WARM_UP + runs {
-        let trial = speak_timed(&host, texts::of_sixty_characters(number)).await?;
+        let trial = speak_timed(&host, texts::of_characters(60, number)).await?;
         if number >= WARM_UP {
             trials.push(trial);
             spinner.say(&format!("{} of {runs} …", trials.len()));

@@ -50,7 +50,7 @@ async fn measure(
     let bus = embedded.start(context, args.model.as_slice()).await?;
     let pipe = match (context.config.engine.kind, embedded.engine()) {
         (EngineKind::Coqui, _) | (_, None) => None,
-        (_, Some(program)) => Some(BarePipe::start(context, program).await?),
+        (_, Some(program)) => Some(BarePipe::start(context, program, args.model.as_slice()).await?),
     };
     let cancel = CancellationToken::new();
     let _sessions_end_with_us = cancel.clone().drop_guard();

@@ -53,7 +53,8 @@ pub async fn run(context: Context, args: StdioArgs) -> Result<(), CliError> {
         () = Box::pin(fleet) => End::Stopped,
     };
     tracing::info!(?end, "the conversation is over");
-    if let Some(FleetState::Ready(fleet)) = Some(behind.publish.borrow().clone()) {
+    let state = behind.publish.borrow().clone();
+    if let FleetState::Ready(fleet) = state {
         fleet.sessions.stop().await;
         fleet.bus.close().await;
     }

@@ -131,6 +131,10 @@ impl<'a> RunTask<'a> {
             for action in actions {
                 self.act(&mut run, action).await;
             }
+            // After the actions: whom it wakes must not get in front of the result.
+            if self.credit.is_some() && run.is_spoken() {
+                self.give_credit_back();
+            }
             if run.is_done() {
                 return;
             }
@@ -141,9 +145,6 @@ impl<'a> RunTask<'a> {
             stopped |= matches!(event, Event::Stop);
             leaving |= matches!(event, Event::HandBack);
             actions = run.on(event, self.context.clock.now());
-            if self.credit.is_some() && run.is_spoken() {
-                self.give_credit_back();
-            }
         }
     }
 
