@@ -19,7 +19,7 @@ class FakeClock(tuning.Clock):
         self.now = 0.0
         super().__init__(budget_s, lambda: self.now)
 
-    def seconds(self, work) -> float:
+    def seconds(self, work, to_beat: float = 0.0) -> float:
         spent = work()
         self.now += spent
         return spent
@@ -81,6 +81,7 @@ def test_a_real_clock_times_and_counts():
     calls = []
     assert clock.seconds(lambda: calls.append(1)) >= 0.0 and len(calls) == 4
     assert clock.rate(lambda: calls.append(1), 2) > 0.0 and len(calls) == 10
+    assert clock.seconds(lambda: calls.append(1), to_beat=0.0) >= 0.0 and len(calls) == 12
     assert not clock.is_over() and tuning.Clock(budget_s=0.0).is_over()
 
 

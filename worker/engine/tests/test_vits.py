@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from chorus_engine.cache_folder import CacheFolder
-from chorus_engine.engines import noise, vits_load, vits_parts, vits_speech
+from chorus_engine.engines import noise, onnx_parts, planar, vits_load, vits_parts, vits_speech
 from chorus_engine.engines.tuning import Asked
 from chorus_engine.engines.vits import Voices
 from chorus_engine.engines.vits_load import TORCH, Settings
@@ -37,6 +39,7 @@ class Case:
         self.network = Network(bool(self.vits.args.use_sdp), self.vits.args.hidden_channels)
         self.torch = TorchParts(self.vits, threads=1)
         vits_parts.export(self.vits, graphs, self.said("Hello.").conditions)
+        self.graphs = graphs
         self.onnx = vits_load._onnx_parts(graphs, 1)
 
     def said(self, text: str, **changes: object) -> Utterance:
@@ -105,6 +108,68 @@ def test_windows_change_no_sample(case, monkeypatch):
         (cut,) = speak(parts, network, [said], NoSteps())
         monkeypatch.undo()
         assert cut.shape == whole.shape and np.abs(cut - whole).max() < NEAR
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_other_form_of_the_decoder_speaks_the_same(case, threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_parts, "_seconds", lambda graph: 1.0 if graph.stem == "planar" else 2.0)
+    for graph in case.graphs.glob("*.onnx"):
+        shutil.copy(graph, tmp_path)
+    onnx_parts.finish(tmp_path)
+    parts = onnx_parts.OnnxParts(tmp_path, threads)
+    assert parts.at_once == threads
+    said = case.said(TEXTS[2])
+    (expected,) = speak(case.onnx, case.network, [said], NoSteps())
+    reach = vits_speech.decoder_reach(parts, case.network.channels, case_speaker(said))
+    network = replace(case.network, reach=reach)
+    runs: list[str] = []
+    watched = Watched(parts, runs)
+    (samples,) = speak(watched, network, [said], NoSteps())
+    assert samples.shape == expected.shape and np.abs(samples - expected).max() < NEAR
+    assert runs.count("window") == (2 if threads == 2 else 0)
+    together = speak(parts, network, [said, case.said("Hello.")], NoSteps())
+    assert np.abs(together[0] - expected).max() < NEAR
+
+
+def test_a_decoder_no_faster_in_its_other_form_keeps_its_own(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_parts, "_seconds", lambda graph: 1.0)
+    for graph in case.graphs.glob("*.onnx"):
+        shutil.copy(graph, tmp_path)
+    onnx_parts.finish(tmp_path)
+    parts = onnx_parts.OnnxParts(tmp_path, 2)
+    assert parts.at_once == 1 and len(speak(parts, case.network, [case.said("Hello.")], NoSteps())[0])
+
+
+def test_a_graph_of_another_kind_is_left_alone(case, tmp_path):
+    with pytest.raises(planar.NotPlanar, match="a decoder with"):
+        planar.rewrite(case.graphs / "flow.onnx", tmp_path / "planar.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_padding_to_steps_changes_no_sample_before_its_end(case):
+    said = case.said(TEXTS[2])
+    stepped = TorchParts(case.vits, threads=1)
+    stepped.shape_steps = (32, 64)
+    for parts in (case.torch, stepped):
+        (samples,) = speak(parts, case.network, [said], NoSteps())
+        if parts is case.torch:
+            expected = samples
+    assert samples.shape == expected.shape
+    inside = slice(0, len(expected) - 32 * 256)
+    assert np.abs(samples[inside] - expected[inside]).max() < NEAR
+
+
+class Watched:
+    """Parts that note which of them ran."""
+
+    def __init__(self, parts, runs: list[str]) -> None:
+        self._parts = parts
+        self._runs = runs
+        self.at_once, self.shape_steps = parts.at_once, parts.shape_steps
+
+    def run(self, part, inputs, steps):
+        self._runs.append(part)
+        return self._parts.run(part, inputs, steps)
 
 
 def case_speaker(said: Utterance) -> dict[str, np.ndarray]:
@@ -210,6 +275,17 @@ def test_half_precision_is_judged_by_what_is_heard():
     assert not vits_load.is_correct(wave, wave * 0.5)
     assert not vits_load.is_correct(wave, wave[:-1])
     assert not vits_load.is_correct(wave, np.full_like(wave, np.nan))
+
+
+def test_a_batch_is_judged_by_each_of_its_texts():
+    wave = np.sin(np.arange(1000) / 10).astype(np.float32)
+    assert vits_load.is_good_batch(lambda: [wave, wave + 1e-3], wave)
+    assert not vits_load.is_good_batch(lambda: [wave, wave[:-1]], wave)
+
+    def out_of_memory():
+        raise torch.cuda.OutOfMemoryError("none left")
+
+    assert not vits_load.is_good_batch(out_of_memory, wave)
 
 
 def test_half_precision_runs(case):

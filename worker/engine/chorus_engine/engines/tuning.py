@@ -8,6 +8,7 @@ engine. Both are measured when a model is first loaded; the figures are kept per
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from typing import Any
 # one), of batches the smallest (a text waits for its neighbours).
 GAIN = 1.05
 # A calibration begins no further measurement after so long.
-BUDGET_S = 8.0
+BUDGET_S = 6.0
 _ROUNDS = 3
+_HOPELESS = 1.3
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,18 @@ class Clock:
         """Whether no further measurement should begin."""
         return self._clock() >= self._end
 
-    def seconds(self, work: Callable[[], Any]) -> float:
-        """The least time of a few, after one that is not counted: what disturbs a measurement only adds."""
+    def seconds(self, work: Callable[[], Any], to_beat: float = math.inf) -> float:
+        """The least time of a few, after one that is not counted: what disturbs a measurement only adds.
+
+        What is far from `to_beat` at once is not measured further.
+        """
         work()
         times = []
         for _ in range(_ROUNDS):
             begun = self._clock()
             work()
             times.append(self._clock() - begun)
-            if self.is_over():
+            if self.is_over() or times[0] > _HOPELESS * to_beat:
                 break
         return min(times)
 
@@ -132,7 +137,7 @@ def calibrate(
     alone = {runtimes[0]: clock.seconds(trial(runtimes[0], cores))}
     for runtime in runtimes[1:]:
         if not clock.is_over():
-            alone[runtime] = clock.seconds(trial(runtime, cores))
+            alone[runtime] = clock.seconds(trial(runtime, cores), min(alone.values()))
     runtime = min(alone, key=lambda name: alone[name])
     rates = {1: 1.0 / alone[runtime]}
     threads_of = dict(divisions(cores))

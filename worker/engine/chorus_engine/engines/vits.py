@@ -121,9 +121,10 @@ class VitsModel(Model):
             for parts in {id(parts): parts for parts in (self._wide, self._narrow)}.values():
                 speak(parts, self._network, [said], NoSteps())
 
-    def sample(self, text: str) -> bytes:
+    def sample(self, text: str, among_others: bool = False) -> bytes:
         """A text in the first voice and language, as s16le; the same take every time."""
-        (samples,) = speak(self._wide, self._network, [self._voices.sample(text)], NoSteps())
+        parts = self._narrow if among_others else self._wide
+        (samples,) = speak(parts, self._network, [self._voices.sample(text)], NoSteps())
         return _pcm(samples)
 
     def synthesize(self, request: SynthesisRequest, take: Take) -> None:

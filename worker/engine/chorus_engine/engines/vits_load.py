@@ -30,7 +30,7 @@ from chorus_engine.engines.vits_speech import Network, NoSteps, Utterance
 
 TORCH, TORCH_HALF, ONNX = "torch", "torch-half", "onnx"
 # Part of the names of what is kept: raise it when graphs or figures of another making must not be used.
-FORMAT = "1"
+FORMAT = "2"
 # Full scale is 1: a difference that no 16-bit sample can show twice over.
 ONNX_TOLERANCE = 1e-3
 # Half precision is correct while its error is this far below the signal.
@@ -102,6 +102,7 @@ class _Load:
         fallback = Tuning(TORCH, cores, 1, cores)
         self._graphs = self._exported()
         runtimes = [TORCH] if self._graphs is None else [ONNX, TORCH]
+        self._network = self._windowed(self._cpu_parts(runtimes[0], cores))
         # Measured with everything open; what was asked for is put over the figures.
         found = self._tuned(lambda: tuning.calibrate(self._trial, runtimes, cores, tuning.Clock()), fallback)
         if found.runtime == ONNX and self._graphs is None:
@@ -110,19 +111,23 @@ class _Load:
         wide = self._cpu_parts(chosen.runtime, chosen.threads)
         narrow = self._cpu_parts(chosen.runtime, chosen.lane_threads) if chosen.lanes > 1 else wide
         self._parts.clear()
-        model = VitsModel(self._voices, self._windowed(wide), wide, narrow, chosen)
+        model = VitsModel(self._voices, self._network, wide, narrow, chosen)
         if chosen.runtime == ONNX:
             _drop_weights(self._vits)
         return model
 
     def on_gpu(self) -> VitsModel:
-        """The model in torch, in half precision where that is correct, in the batches that measure best."""
+        """The model in torch, in half precision where that is faster and correct, in the batches that
+        measure best."""
         threads = self._settings.asked.threads or 1
         fallback = Tuning(TORCH, threads, 1, threads)
+        self._network = self._windowed(TorchParts(self._vits))
         found = self._tuned(lambda: self._calibrated_gpu(threads), fallback)
         chosen = self._settings.asked.over(found, 1)
         parts = TorchParts(self._vits, half=chosen.runtime == TORCH_HALF)
-        return VitsModel(self._voices, self._windowed(parts), parts, parts, chosen)
+        # What the largest batches of a calibration needed is not this model's memory.
+        host.release_memory()
+        return VitsModel(self._voices, self._network, parts, parts, chosen)
 
     def _tuned(self, measure: Callable[[], Tuning], fallback: Tuning) -> Tuning:
         """The figures kept for this model and machine, or measured now."""
@@ -154,31 +159,37 @@ class _Load:
         def make(folder: Path) -> None:
             self._settings.progress("export")
             vits_parts.export(self._vits, folder, self._samples[0].conditions)
+            onnx_parts.finish(folder)
             self._compare(folder)
 
         if importlib.util.find_spec("onnxruntime") is None:
             log.warning("not run in onnxruntime but in torch: onnxruntime is not installed")
             return None
-        name = "vits-" + cache_folder.key(*identity)
+        from chorus_engine.engines import onnx_parts
+
+        name = "vits-" + cache_folder.key(*identity, host.cpu_name())
         try:
             folder = cache.provide(name, make)
-            self._parts[ONNX, self._settings.cores] = _onnx_parts(folder, self._settings.cores)
+            self._onnx(folder, self._settings.cores)
             return folder
         except Exception as error:
             # Exporters fail in as many ways as there are models; torch needs none of it.
             log.warning("not run in onnxruntime but in torch: %s: %s", type(error).__name__, error)
             cache.forget(name)
+            self._parts.clear()
             return None
 
     def _compare(self, folder: Path) -> None:
-        onnx, plain = _onnx_parts(folder, self._settings.cores), TorchParts(self._vits, self._settings.cores)
+        plain = TorchParts(self._vits, self._settings.cores)
         for said in self._samples:
-            ours, theirs = (_spoken(parts, self._network, said) for parts in (onnx, plain))
-            if ours.shape != theirs.shape:
-                raise ValueError(f"its graphs speak {len(ours)} samples where torch speaks {len(theirs)}")
-            difference = float(np.abs(ours - theirs).max())
-            if not difference <= ONNX_TOLERANCE:
-                raise ValueError(f"its graphs differ from torch by {difference:.2g} of full scale")
+            theirs = _spoken(plain, self._network, said)
+            for threads in {1, self._settings.cores}:
+                ours = _spoken(self._onnx(folder, threads), self._network, said)
+                if ours.shape != theirs.shape:
+                    raise ValueError(f"its graphs speak {len(ours)} samples where torch speaks {len(theirs)}")
+                difference = float(np.abs(ours - theirs).max())
+                if not difference <= ONNX_TOLERANCE:
+                    raise ValueError(f"its graphs differ from torch by {difference:.2g} of full scale")
 
     def _trial(self, runtime: str, threads: int) -> Callable[[], Any]:
         parts, said = self._cpu_parts(runtime, threads), self._samples[-1]
@@ -189,11 +200,13 @@ class _Load:
         if known is not None:
             return known
         if runtime == ONNX and self._graphs is not None:
-            made: Parts = _onnx_parts(self._graphs, threads)
-        else:
-            made = TorchParts(self._vits, threads)
-        self._parts[runtime, threads] = made
-        return made
+            return self._onnx(self._graphs, threads)
+        return self._parts.setdefault((runtime, threads), TorchParts(self._vits, threads))
+
+    def _onnx(self, folder: Path, threads: int) -> Parts:
+        if (ONNX, threads) not in self._parts:
+            self._parts[ONNX, threads] = _onnx_parts(folder, threads)
+        return self._parts[ONNX, threads]
 
     def _calibrated_gpu(self, threads: int) -> Tuning:
         clock, said = tuning.Clock(), self._samples[-1]
@@ -201,13 +214,18 @@ class _Load:
         runtime, parts = TORCH, plain
         if is_correct(_spoken(plain, self._network, said), _spoken(half, self._network, said)):
             times = [clock.seconds(partial(_spoken, each, self._network, said)) for each in (plain, half)]
-            if times[1] < times[0]:
+            if times[1] * tuning.GAIN < times[0]:
                 runtime, parts = TORCH_HALF, half
-        largest = 1 if self._network.interpolation != 1.0 else MAX_GPU_BATCH
+        alone = _spoken(parts, self._network, said)
 
-        def batch(count: int) -> Any:
+        def batch(count: int) -> list[np.ndarray]:
             return vits_speech.speak(parts, self._network, [said] * count, NoSteps())
 
+        largest = 1
+        while largest < MAX_GPU_BATCH and self._network.interpolation == 1.0:
+            if not is_good_batch(partial(batch, largest * 2), alone):
+                break
+            largest *= 2
         return Tuning(runtime, threads, 1, threads, tuning.calibrate_batch(batch, largest, clock))
 
     def _windowed(self, parts: Parts) -> Network:
@@ -224,6 +242,15 @@ def is_correct(exact: np.ndarray, other: np.ndarray) -> bool:
     error = float(np.square(exact - other).mean())
     signal = float(np.square(exact).mean())
     return error <= signal / 10 ** (HALF_MIN_SNR_DB / 10)
+
+
+def is_good_batch(speak: Callable[[], list[np.ndarray]], alone: np.ndarray) -> bool:
+    """Whether a batch of one text is that text, every time: libraries have been seen to fail at a size."""
+    try:
+        return all(is_correct(alone, spoken) for spoken in speak())
+    except torch.cuda.OutOfMemoryError as error:
+        log.info("a batch is too large: %s", error)
+        return False
 
 
 def fold_weight_norm(module: torch.nn.Module) -> int:

@@ -25,7 +25,13 @@ from chorus_engine.engines import noise
 
 Arrays = dict[str, np.ndarray]
 FRONT, FLOW, DECODER = PARTS = ("front", "flow", "decoder")
+# The decoder again, on one of several windows that are decoded side by side.
+WINDOW = "window"
 OPSET = 18
+CPU_SHAPE_STEPS = (1, 1)
+_exact_lock = threading.Lock()
+# cuDNN plans every convolution anew for each size that it meets: up to a fifth of a sentence's time.
+GPU_SHAPE_STEPS = (32, 64)
 
 
 class Steps(Protocol):
@@ -39,7 +45,14 @@ class Steps(Protocol):
 
 
 class Parts(Protocol):
-    """Something that computes the parts. `run` may be called by several threads."""
+    """Something that computes the parts. `run` may be called by several threads.
+
+    `at_once` is how many windows it decodes fastest side by side (1: it has no part `WINDOW`). Tokens and
+    frames are padded to multiples of `shape_steps`, where a size not met before costs more than the padding.
+    """
+
+    at_once: int
+    shape_steps: tuple[int, int]
 
     def run(self, part: str, inputs: Arrays, steps: Steps) -> list[np.ndarray]:
         """One part on its inputs; those that it has no use for are passed over."""
@@ -120,9 +133,12 @@ class TorchParts:
     `half` computes flow and decoder in half precision; the front decides lengths and stays exact.
     """
 
+    at_once = 1
+
     def __init__(self, vits: Any, threads: int | None = None, half: bool = False) -> None:
         self._modules = modules(vits)
         self._device = vits.device
+        self.shape_steps = CPU_SHAPE_STEPS if vits.device.type == "cpu" else GPU_SHAPE_STEPS
         self._threads = threads
         self._half = half
         self._current = threading.local()
@@ -135,7 +151,8 @@ class TorchParts:
             torch.set_num_threads(self._threads)
         tensors = {name: torch.from_numpy(values).to(self._device) for name, values in inputs.items()}
         half = self._half and part != FRONT
-        with self._steps_of(steps), torch.autocast(self._device.type) if half else nullcontext():
+        exact = _without_cudnn() if part == FRONT and self._device.type != "cpu" else nullcontext()
+        with self._steps_of(steps), exact, torch.autocast(self._device.type) if half else nullcontext():
             outputs = self._modules[part](**tensors)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         return [output.float().cpu().numpy() for output in outputs]
@@ -147,6 +164,23 @@ class TorchParts:
             yield
         finally:
             self._current.steps = None
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """Within it, convolutions are products of matrices in full precision; one thread at a time is.
+
+    cuDNN would round to ten bits of mantissa, which changes how many frames a token lasts: a seed would not
+    be the same take in a batch. Told not to, it computed wrongly (cuDNN 9.19 on an H100, a convolution of
+    [32, 192, 162] by [768, 192, 3], with 75 GiB of workspace). Another lane's convolutions may take this way
+    meanwhile: slower, and right.
+    """
+    with _exact_lock:
+        torch.backends.cudnn.enabled = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.enabled = True
 
 
 def _watch_steps(vits: Any, current: threading.local) -> None:
