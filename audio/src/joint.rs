@@ -102,6 +102,22 @@ impl Joint {
     }
 }
 
+/// One whole segment (s16le) with soft ends; `None` where they are soft already, or the bytes are no samples.
+pub fn softened(pcm_bytes: &[u8], config: &JointConfig) -> Option<Vec<u8>> {
+    let at = |place: usize| Some(i16::from_le_bytes([*pcm_bytes.get(place)?, *pcm_bytes.get(place + 1)?]));
+    let joint = Joint::new(config.clone());
+    let ends = [at(0)?, at(pcm_bytes.len().checked_sub(pcm::SAMPLE_BYTES)?)?];
+    if !ends.into_iter().any(|sample| joint.is_step(sample)) {
+        return None;
+    }
+    let samples = pcm::from_bytes(pcm_bytes)?;
+    let mut joint = joint;
+    let mut soft = Vec::with_capacity(samples.len());
+    joint.push(&samples, &mut soft);
+    joint.end_segment(0, &mut soft);
+    Some(pcm::to_bytes(&soft))
+}
+
 /// A sample at `part / whole` of its value.
 fn scaled(sample: i16, part: usize, whole: usize) -> i16 {
     (i64::from(sample) * part as i64 / whole.max(1) as i64) as i16
@@ -144,6 +160,17 @@ mod tests {
         let mut meter = ebur128::EbuR128::new(1, rate, ebur128::Mode::I).unwrap();
         meter.add_frames_i16(samples).unwrap();
         meter.loudness_global().unwrap()
+    }
+
+    #[test]
+    fn a_whole_segment_is_softened_as_a_stream_is() {
+        let config = JointConfig::at(10_000);
+        for segment in [vec![20_000; 300], vec![9_000; 10], vec![-3_000]] {
+            let soft = softened(&pcm::to_bytes(&segment), &config).unwrap();
+            assert_eq!(pcm::from_bytes(&soft).unwrap(), join(&[(segment, 0)], 64, &config));
+        }
+        assert_eq!(softened(&pcm::to_bytes(&[100, 30_000, -200]), &config), None);
+        assert_eq!((softened(&[], &config), softened(&[1], &config)), (None, None));
     }
 
     #[test]

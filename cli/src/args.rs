@@ -152,9 +152,18 @@ pub struct SayArgs {
     /// A language, for models that have several.
     #[arg(long)]
     pub language: Option<String>,
+    /// The text is an SSML document: speak, p, s, break, prosody, voice.
+    #[arg(long)]
+    pub ssml: bool,
     /// Rate of speech, 0.25 to 4; 1 is the voice's own.
     #[arg(long)]
     pub speed: Option<f64>,
+    /// Semitones, -12 to 12; 0 is the voice's own.
+    #[arg(long, allow_negative_numbers = true)]
+    pub pitch: Option<f64>,
+    /// Samples per second, 8000 to 48000; the voice's own without it.
+    #[arg(long, value_name = "HZ")]
+    pub sample_rate: Option<u32>,
     /// How urgent it is.
     #[arg(long)]
     pub priority: Option<PriorityArg>,

@@ -7,14 +7,15 @@
 //! A segment is heard whole or not at all: its audio leaves only after it was complete and checked, and in order.
 //!
 //! Files: [`segment`](self) keeps one segment's state, `pieces` a run's audio, `question` builds what is asked of
-//! managers, `answer` takes their answers, `fetch` has stored takes fetched, `verdict` judges runs, `tally` notes figures
-//! for the result.
+//! managers, `answer` takes their answers, `fetch` has stored takes fetched, `sound` joins segments, `verdict` judges runs,
+//! `tally` notes figures for the result.
 
 mod answer;
 mod fetch;
 mod pieces;
 mod question;
 mod segment;
+mod sound;
 mod tally;
 mod verdict;
 
@@ -122,6 +123,8 @@ pub struct Session {
     unread: u32,
     /// Silence owed before the next audio, in milliseconds.
     pending_pause_ms: u32,
+    /// Rate of what workers send, which all segments share; 0 before the first.
+    engine_rate: u32,
     /// A question is with a manager, and whether it carried all the text that is left.
     asking: bool,
     asked_whole_rest: bool,
@@ -144,7 +147,9 @@ impl Session {
     /// Begins where an earlier session ended.
     pub fn resume(start: SessionStart, from: Resume, config: SessionHostConfig, now: Instant) -> Self {
         let mut request = start.request;
-        let rest = Rest::new(std::mem::take(&mut request.text));
+        let text = std::mem::take(&mut request.text);
+        let rest = if request.is_ssml() { Rest::document(text, from.planned_bytes) } else { Rest::new(text) };
+        let engine_rate = if request.sample_rate.is_none() { from.sample_rate } else { 0 };
         let deadline = now + Duration::from_millis(request.deadline_or_default_ms());
         let mut session = Self {
             id: SessionId::new(),
@@ -166,6 +171,7 @@ impl Session {
             plan_not_before: now,
             unread: 0,
             pending_pause_ms: from.pause_ms,
+            engine_rate,
             asking: false,
             asked_whole_rest: false,
             ask_not_before: now,
@@ -314,6 +320,9 @@ impl Session {
         let Phase::Speaking(terms) = &self.phase else { return };
         let terms = terms.clone();
         self.release(now);
+        if self.is_ended() {
+            return;
+        }
         if self.plan_complete && self.next_release == self.next_segment {
             self.complete(&terms, now);
         } else if !self.asking
@@ -329,13 +338,17 @@ impl Session {
         while let Some(segment) = self.segments.get_mut(&self.next_release) {
             let State::Spoken { run, .. } = &segment.state else { return };
             let (run, pause_ms, end_bytes) = (*run, segment.pause_after_ms, segment.end_bytes);
+            let before_ms = segment.manner.as_ref().and_then(|m| m.pause_before_ms);
             let spoken = std::mem::replace(&mut segment.state, State::Released { run });
             let State::Spoken { audio, sample_rate, .. } = spoken else { return };
             if !audio.is_empty() {
-                let pcm = self.after_pause(audio, sample_rate, now);
+                let pcm = match self.heard(audio, sample_rate, before_ms, now) {
+                    Ok(pcm) => pcm,
+                    Err(error) => return self.fail(error, now),
+                };
                 self.actions.push(Action::Audio(AudioPiece {
                     pcm,
-                    sample_rate,
+                    sample_rate: self.tally.sample_rate,
                     segment: self.next_release,
                     pause_after_ms: pause_ms,
                     consumed_bytes: end_bytes,
@@ -346,24 +359,25 @@ impl Session {
         }
     }
 
-    /// The audio with the silence owed before it, counted as given.
-    fn after_pause(&mut self, audio: Bytes, sample_rate: u32, now: Instant) -> Bytes {
-        let pause_ms = if self.tally.samples == 0 { 0 } else { self.pending_pause_ms };
+    /// The audio as the listener gets it, with the silence owed before it; counted as given. `before_ms` is silence that the
+    /// text itself wants, even before the first segment.
+    fn heard(
+        &mut self,
+        audio: Bytes,
+        sample_rate: u32,
+        before_ms: Option<u32>,
+        now: Instant,
+    ) -> Result<Bytes, ServiceError> {
+        let owed_ms = if self.tally.samples == 0 { 0 } else { self.pending_pause_ms };
         self.pending_pause_ms = 0;
-        let silence = (u64::from(sample_rate) * u64::from(pause_ms) / 1000) as usize * 2;
-        let pcm = if silence == 0 {
-            audio
-        } else {
-            let mut joined = vec![0u8; silence];
-            joined.extend_from_slice(&audio);
-            joined.into()
-        };
+        let to_rate = self.request.sample_rate.unwrap_or(sample_rate);
+        let pcm = sound::heard(audio, sample_rate, to_rate, owed_ms.max(before_ms.unwrap_or(0)))?;
         self.tally.samples += pcm.len() as u64 / 2;
-        self.tally.sample_rate = sample_rate;
+        self.tally.sample_rate = to_rate;
         self.tally.first_audio.get_or_insert(now);
         self.moved_at = now;
         self.unread += 1;
-        pcm
+        Ok(pcm)
     }
 
     fn complete(&mut self, terms: &Terms, now: Instant) {

@@ -45,6 +45,8 @@ pub struct Resume {
     pub pause_ms: u32,
     /// Samples spoken before; the result counts them.
     pub samples: u64,
+    /// How much of an SSML document was planned; its text is the whole document.
+    pub planned_bytes: usize,
     /// Their rate, which holds on; 0 where nothing was spoken yet.
     pub sample_rate: u32,
 }

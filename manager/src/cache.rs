@@ -78,7 +78,7 @@ impl Core {
     }
 
     async fn look_up_take(&self, identity: &str, speech: &Speech, draft: &Draft) -> Option<Disposition> {
-        let key = takes::key(identity, speech, &draft.text);
+        let key = takes::key(identity, &speech.with(draft.manner.as_ref()), &draft.text);
         let count = |figure: &AtomicU64| figure.fetch_add(1, Ordering::Relaxed);
         match self.bus.takes().look_up(&key, self.config.cache.look_up_within).await {
             Ok(Some(TakeRecord::Stored(take))) => {

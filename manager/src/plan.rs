@@ -5,7 +5,9 @@
 //! so a page can be cut off after any of its segments when the queue takes no more.
 
 pub mod class;
+pub mod ssml;
 
+use chorus_protocol::plan::Manner;
 use chorus_protocol::{JobClass, Priority, SegmentIndex, Warning};
 use chorus_text::{Segmenter, has_speakable};
 
@@ -32,7 +34,7 @@ pub struct PlanQuestion<'t> {
 }
 
 /// A segment before it was queued.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     /// Its place.
     pub index: SegmentIndex,
@@ -40,6 +42,8 @@ pub struct Draft {
     pub text: String,
     /// Silence after it, in milliseconds.
     pub pause_after_ms: u32,
+    /// What it has of its own.
+    pub manner: Option<Manner>,
     /// The class to queue it in.
     pub class: JobClass,
     /// Where the text that it uses up begins, in bytes of the given text.
@@ -47,7 +51,7 @@ pub struct Draft {
 }
 
 /// The drafts of one page.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// The segments, in order.
     pub drafts: Vec<Draft>,
@@ -66,7 +70,7 @@ impl Plan {
     }
 }
 
-/// Cuts the next segments off the text. Pieces without a letter or a digit are left out, with one warning for all.
+/// Cuts the next segments off plain text. Pieces without a letter or a digit are left out, with one warning for all.
 pub fn plan(question: &PlanQuestion<'_>, segmenter: &Segmenter) -> Plan {
     let mut plan = Plan::default();
     let mut left_out = LeftOut::default();
@@ -83,7 +87,7 @@ pub fn plan(question: &PlanQuestion<'_>, segmenter: &Segmenter) -> Plan {
         let index = question.first_index.saturating_add(plan.drafts.len() as u32);
         let class = class_of(question.priority, index, question.urgent);
         let (text, pause_after_ms) = (segment.text, segment.pause_after_ms);
-        plan.drafts.push(Draft { index, text, pause_after_ms, class, start_bytes });
+        plan.drafts.push(Draft { index, text, pause_after_ms, manner: None, class, start_bytes });
     }
     let rest = &question.text[plan.consumed_bytes..];
     if question.text_complete && !has_speakable(rest) {
@@ -96,7 +100,7 @@ pub fn plan(question: &PlanQuestion<'_>, segmenter: &Segmenter) -> Plan {
 }
 
 /// Pieces that hold nothing to say.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct LeftOut {
     pieces: usize,
     first: String,

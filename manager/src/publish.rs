@@ -54,8 +54,16 @@ impl Core {
                 None => self.queue_draft(asker, &draft, stage).await?,
             };
             let refused = matches!(disposition, Disposition::Refused { .. });
-            let Draft { index, text, pause_after_ms, class, .. } = draft;
-            page.segments.push(PlannedSegment { index, text, pause_after_ms, class, end_bytes, disposition });
+            let Draft { index, text, pause_after_ms, manner, class, .. } = draft;
+            page.segments.push(PlannedSegment {
+                index,
+                text,
+                pause_after_ms,
+                manner,
+                class,
+                end_bytes,
+                disposition,
+            });
             if refused {
                 page.consumed_bytes = start_bytes;
                 page.complete = false;
@@ -73,8 +81,8 @@ impl Core {
             // Not a fault of the retry: the session stops the old attempt when it is started.
             tracing::warn!(session = %asker.session, seq, %error, "a superseded job was not deleted");
         }
-        let Retry { segment, text, attempt, class, failures, tried, .. } = retry;
-        let (session, speech) = (asker.session, asker.speech.clone());
+        let Retry { segment, text, manner, attempt, class, failures, tried, .. } = retry;
+        let (session, speech) = (asker.session, asker.speech.with(manner.as_ref()));
         let keep = self.config.cache.enabled;
         let job = Job { session, segment, attempt, text, speech, class, keep };
         let outgoing = OutgoingJob { failures, tried: &tried, ..self.outgoing(asker, &job) };
@@ -108,7 +116,7 @@ impl Core {
             segment: draft.index,
             attempt: 1,
             text: draft.text.clone(),
-            speech: asker.speech.clone(),
+            speech: asker.speech.with(draft.manner.as_ref()),
             class: draft.class,
             keep: self.config.cache.enabled,
         };

@@ -32,7 +32,7 @@ pub use ids::{
     Attempt, Incarnation, JobId, ManagerId, MessageId, ModelName, RunId, SegmentIndex, SessionId, WorkerId,
 };
 pub use model::{ModelDefinition, ModelSource};
-pub use request::{JobClass, Priority, SynthesisRequest, SynthesisResult, Warning};
+pub use request::{InputType, JobClass, Priority, SynthesisRequest, SynthesisResult, Warning};
 
 /// The longest text of one message, in UTF-8 bytes (DESIGN.md, "On the wire").
 pub const MAX_TEXT_BYTES: usize = 256 * 1024;

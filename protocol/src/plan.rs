@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ServiceError;
 use crate::ids::{Attempt, ManagerId, MessageId, ModelName, SegmentIndex, SessionId, WorkerId};
-use crate::request::{JobClass, Priority, SynthesisRequest, SynthesisResult, Warning};
+use crate::request::{InputType, JobClass, Priority, SynthesisRequest, SynthesisResult, Warning};
 
-/// How the words are to be spoken: a request after its voice was resolved. The same for all its segments.
+/// How the words are to be spoken: a request after its voice was resolved. The same for all its segments, but for what a
+/// segment's [`Manner`] says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Speech {
@@ -27,6 +28,9 @@ pub struct Speech {
     /// Semitones; 0 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pitch: Option<f64>,
+    /// Gain as a factor, 0 to 4; 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<f64>,
     /// Seed of the take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -36,6 +40,44 @@ pub struct Speech {
     /// A new take is wanted, though there may be a stored one.
     #[serde(default, skip_serializing_if = "is_false")]
     pub fresh: bool,
+    /// What the request's text is; plain text when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_type: Option<InputType>,
+}
+
+impl Speech {
+    /// How a segment is spoken that has its own manner.
+    pub fn with(&self, manner: Option<&Manner>) -> Self {
+        let mut speech = self.clone();
+        if let Some(Manner { voice, speed, pitch, volume, .. }) = manner {
+            speech.voice = voice.clone().or(speech.voice);
+            speech.speed = speed.or(speech.speed);
+            speech.pitch = pitch.or(speech.pitch);
+            speech.volume = volume.or(speech.volume);
+        }
+        speech
+    }
+}
+
+/// What one segment has of its own, by SSML; each field replaces that of the [`Speech`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Manner {
+    /// A speaker of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voice: Option<String>,
+    /// Rate of speech.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<f64>,
+    /// Semitones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pitch: Option<f64>,
+    /// Gain as a factor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<f64>,
+    /// Silence before it, in milliseconds: a document may begin with a rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_before_ms: Option<u32>,
 }
 
 pub(crate) fn is_false(flag: &bool) -> bool {
@@ -65,10 +107,18 @@ pub struct Open {
     /// The session can fetch stored takes: it understands [`Disposition::Stored`] and [`Disposition::Awaited`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub takes: bool,
+    /// How much of an SSML document was planned before, as [`PlanPage::consumed_bytes`] has summed up. Its text is always the
+    /// whole document.
+    #[serde(default, skip_serializing_if = "is_none_planned")]
+    pub planned_bytes: usize,
 }
 
 fn is_zero(index: &SegmentIndex) -> bool {
     *index == 0
+}
+
+fn is_none_planned(bytes: &usize) -> bool {
+    *bytes == 0
 }
 
 /// The answer to [`Open`]: accepted.
@@ -102,7 +152,8 @@ pub struct Opened {
 pub struct PlanPage {
     /// The segments, numbered on from the last page.
     pub segments: Vec<PlannedSegment>,
-    /// How many bytes of the text they use up. The session sends the rest with its next question.
+    /// How many bytes of the text they use up. The session sends the rest with its next question; of an SSML document it sends
+    /// the whole and this sum, which then counts in bytes of what is said.
     pub consumed_bytes: usize,
     /// Whether nothing speakable is left of a complete text.
     pub complete: bool,
@@ -121,6 +172,9 @@ pub struct PlannedSegment {
     pub text: String,
     /// Silence after it, in milliseconds.
     pub pause_after_ms: u32,
+    /// What it has of its own: what a retry of it carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manner: Option<Manner>,
     /// The class it was queued in.
     pub class: JobClass,
     /// Where it ends, in bytes of the text that the page is of: what a session that goes on after it leaves out.
@@ -186,9 +240,12 @@ pub struct Advance {
     pub speech: Speech,
     /// The index that the next new segment gets.
     pub next_segment: SegmentIndex,
-    /// Text not yet planned, at most [`crate::MAX_UNPLANNED_BYTES`].
+    /// Text not yet planned, at most [`crate::MAX_UNPLANNED_BYTES`]; an SSML document as a whole.
     #[serde(default)]
     pub text: String,
+    /// How much of an SSML document was planned before.
+    #[serde(default, skip_serializing_if = "is_none_planned")]
+    pub planned_bytes: usize,
     /// Whether the text ends with this.
     pub text_complete: bool,
     /// How many new segments may be queued now.
@@ -215,6 +272,9 @@ pub struct Retry {
     pub segment: SegmentIndex,
     /// What it says.
     pub text: String,
+    /// What it has of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manner: Option<Manner>,
     /// The attempt to be made.
     pub attempt: Attempt,
     /// The class to queue it in.

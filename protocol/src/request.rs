@@ -60,12 +60,26 @@ impl From<Priority> for JobClass {
     }
 }
 
+/// What a request's text is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputType {
+    /// Plain text.
+    #[default]
+    Text,
+    /// An SSML document: `speak` with `p`, `s`, `break`, `prosody`, `voice`.
+    Ssml,
+}
+
 /// What a client asks for. Unknown fields are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SynthesisRequest {
     /// What to say.
     pub text: String,
+    /// What the text is; plain text when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_type: Option<InputType>,
     /// A voice: a model's alias, or a speaker of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voice: Option<String>,
@@ -84,6 +98,10 @@ pub struct SynthesisRequest {
     /// How the audio shall be written; wav when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_format: Option<AudioFormat>,
+    /// Samples per second of the audio, 8,000 to 48,000; the model's own when absent. Opus and mp3 carry certain rates only
+    /// and take the next one that they can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<u32>,
     /// A file to write it to, for clients that share the file system (stdio, CLI).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_path: Option<String>,
@@ -110,6 +128,10 @@ pub const DEFAULT_DEADLINE_MS: u64 = 30_000;
 pub const MAX_DEADLINE_MS: u64 = 600_000;
 /// The range of `speed`.
 pub const SPEED_RANGE: std::ops::RangeInclusive<f64> = 0.25..=4.0;
+/// The range of `sampleRate`, in Hz.
+pub const SAMPLE_RATE_RANGE: std::ops::RangeInclusive<u32> = 8_000..=48_000;
+/// The longest SSML document, in bytes: it is read as a whole for every page of the plan.
+pub const MAX_SSML_BYTES: usize = crate::MAX_UNPLANNED_BYTES;
 /// The range of `pitch`, in semitones.
 pub const PITCH_RANGE: std::ops::RangeInclusive<f64> = -12.0..=12.0;
 
@@ -127,8 +149,28 @@ impl SynthesisRequest {
                 "text is empty: there is nothing to say",
             ));
         }
+        if self.is_ssml() && self.text.len() > MAX_SSML_BYTES {
+            let bytes = self.text.len();
+            let message = format!("the SSML document is {bytes} bytes; at most {MAX_SSML_BYTES} are read");
+            return Err(
+                ServiceError::field(Reason::TooLarge, "text", message).with("maxBytes", MAX_SSML_BYTES)
+            );
+        }
+        self.validate_options()
+    }
+
+    /// Checks every field but the text.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST naming the first field that is wrong.
+    pub fn validate_options(&self) -> Result<(), ServiceError> {
         check_range("speed", self.speed, SPEED_RANGE)?;
         check_range("pitch", self.pitch, PITCH_RANGE)?;
+        if let Some(rate) = self.sample_rate.filter(|rate| !SAMPLE_RATE_RANGE.contains(rate)) {
+            let (least, most) = (SAMPLE_RATE_RANGE.start(), SAMPLE_RATE_RANGE.end());
+            let message = format!("sampleRate must be {least} to {most} Hz; it is {rate}");
+            return Err(ServiceError::field(Reason::Malformed, "sampleRate", message));
+        }
         match self.deadline_ms {
             Some(ms) if !(1..=MAX_DEADLINE_MS).contains(&ms) => Err(ServiceError::field(
                 Reason::Malformed,
@@ -137,6 +179,11 @@ impl SynthesisRequest {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the text is an SSML document.
+    pub fn is_ssml(&self) -> bool {
+        self.input_type == Some(InputType::Ssml)
     }
 
     /// Milliseconds to first audio.
@@ -292,6 +339,9 @@ mod tests {
         assert_eq!(field_of(SynthesisRequest { speed: Some(9.0), ..saying("a") }), "speed");
         assert_eq!(field_of(SynthesisRequest { speed: Some(f64::NAN), ..saying("a") }), "speed");
         assert_eq!(field_of(SynthesisRequest { pitch: Some(-13.0), ..saying("a") }), "pitch");
+        assert_eq!(field_of(SynthesisRequest { sample_rate: Some(7_999), ..saying("a") }), "sampleRate");
+        let ssml = SynthesisRequest { input_type: Some(InputType::Ssml), ..saying(&"a".repeat(70_000)) };
+        assert_eq!(field_of(ssml), "text");
         assert_eq!(field_of(SynthesisRequest { deadline_ms: Some(0), ..saying("a") }), "deadlineMs");
         assert_eq!(saying("hello").validate(), Ok(()));
     }

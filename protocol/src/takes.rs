@@ -20,8 +20,9 @@ use crate::request::Warning;
 /// Changes when what is stored under a key does: takes of other versions are not found.
 const TAKES_VERSION: &str = "1";
 
-/// Fields of [`Speech`] on which a take does not depend. The model's name is one: its identity says what it is.
-const LEFT_OUT: [&str; 3] = ["model", "priority", "fresh"];
+/// Fields of [`Speech`] on which a take does not depend. The model's name is one: its identity says what it is. What the
+/// request's text was is another: a segment is plain text.
+const LEFT_OUT: [&str; 4] = ["model", "priority", "fresh", "inputType"];
 
 /// Warnings that are stored with a take, at most.
 const MAX_WARNINGS: usize = 4;
@@ -90,7 +91,7 @@ pub fn key(identity: &str, speech: &Speech, text: &str) -> String {
 
 /// A field that says what would be done without it says nothing.
 fn drop_defaults(fields: &mut serde_json::Map<String, Value>) {
-    let plain = [("speed", 1.0), ("pitch", 0.0)];
+    let plain = [("speed", 1.0), ("pitch", 0.0), ("volume", 1.0)];
     for (name, default) in plain {
         if fields.get(name).and_then(Value::as_f64) == Some(default) {
             fields.remove(name);
@@ -126,7 +127,7 @@ mod tests {
 
     use super::*;
     use crate::ids::ModelName;
-    use crate::request::Priority;
+    use crate::request::{InputType, Priority};
 
     fn speech() -> Speech {
         Speech {
@@ -135,9 +136,11 @@ mod tests {
             language: None,
             speed: None,
             pitch: None,
+            volume: None,
             seed: None,
             priority: Priority::Normal,
             fresh: false,
+            input_type: None,
         }
     }
 
@@ -151,6 +154,7 @@ mod tests {
             key("id", &Speech { language: text(Some("p1")), ..speech() }, "hello"),
             key("id", &Speech { speed: Some(1.5), ..speech() }, "hello"),
             key("id", &Speech { pitch: Some(1.5), ..speech() }, "hello"),
+            key("id", &Speech { volume: Some(1.5), ..speech() }, "hello"),
             key("id", &Speech { seed: Some(0), ..speech() }, "hello"),
             key("id", &Speech { seed: Some(1), ..speech() }, "hello"),
             key("id", &speech(), "hello"),
@@ -165,7 +169,9 @@ mod tests {
             priority: Priority::High,
             speed: Some(1.0),
             pitch: Some(0.0),
+            volume: Some(1.0),
             fresh: true,
+            input_type: Some(InputType::Ssml),
             ..speech()
         };
         assert_eq!(key("id", &same, "hello"), key("id", &speech(), "hello"));

@@ -24,9 +24,10 @@ mod pipe;
 #[path = "golden/takes.rs"]
 mod takes;
 
+#[path = "golden/ssml.rs"]
+mod ssml;
 #[path = "golden/vectors.rs"]
 mod vectors;
-
 use vectors::{NOW_MS, golden};
 
 fn session() -> SessionId {
@@ -52,9 +53,11 @@ fn speech() -> Speech {
         language: Some("en".into()),
         speed: Some(1.25),
         pitch: None,
+        volume: None,
         seed: Some(42),
         priority: Priority::High,
         fresh: true,
+        input_type: None,
     }
 }
 
@@ -69,12 +72,14 @@ fn warning() -> Warning {
 fn request() -> SynthesisRequest {
     SynthesisRequest {
         text: "Grüße, 世界.".into(),
+        input_type: None,
         voice: Some("p225".into()),
         model: Some("tts_models/en/ljspeech/vits".into()),
         language: Some("en".into()),
         speed: Some(1.25),
         pitch: Some(-2.0),
         output_format: Some(AudioFormat::Ogg),
+        sample_rate: None,
         output_path: Some("out.ogg".into()),
         priority: Some(Priority::High),
         metadata: json!({"caller": {"line": 3}}).as_object().cloned(),
@@ -118,6 +123,7 @@ fn page() -> PlanPage {
         index,
         text: "Grüße.".into(),
         pause_after_ms: 250,
+        manner: None,
         class: JobClass::Urgent,
         end_bytes: 4 * (index as usize + 1),
         disposition,
@@ -176,6 +182,7 @@ fn what_clients_and_managers_say() {
             window: 8,
             first_segment: 3,
             takes: true,
+            planned_bytes: 0,
         },
     );
     golden(
@@ -194,6 +201,7 @@ fn what_clients_and_managers_say() {
     let retry = Retry {
         segment: 1,
         text: "again".into(),
+        manner: None,
         attempt: 2,
         class: JobClass::Urgent,
         failures: 1,
@@ -209,6 +217,7 @@ fn what_clients_and_managers_say() {
             speech: speech(),
             next_segment: 3,
             text: "rest".into(),
+            planned_bytes: 0,
             text_complete: true,
             window: 2,
             urgent: false,

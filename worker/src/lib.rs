@@ -32,6 +32,7 @@ pub mod run;
 mod runs;
 pub mod service;
 mod usage;
+mod voicing;
 
 pub use config::{Assigned, ConfigError, EngineConfig, WorkerConfig};
 pub use control::GateOrder;

@@ -67,6 +67,8 @@ pub enum Event {
         answer: Box<SpokenAnswer>,
         /// What an inspection of the audio found wrong.
         ill: Option<ServiceError>,
+        /// The samples as they were asked for, where the engine could not do all of it.
+        changed: Option<Bytes>,
     },
     /// The engine's request ended without audio.
     EngineFailed(Box<Failed>),
@@ -156,6 +158,8 @@ pub struct Run {
     faulted: bool,
     resends: u32,
     went_at: Option<Instant>,
+    /// Pieces wait until the whole is known: it will be changed.
+    whole: bool,
 }
 
 impl Run {
@@ -171,6 +175,7 @@ impl Run {
             faulted: false,
             resends: 0,
             went_at: None,
+            whole: false,
             deliveries,
             limits,
         };
@@ -179,6 +184,11 @@ impl Run {
             run.speak(now, &mut actions);
         }
         (run, actions)
+    }
+
+    /// Nothing is sent before the engine has spoken to the end: the audio will be changed then.
+    pub fn keep_whole(&mut self) {
+        self.whole = true;
     }
 
     /// What an event asks for. An event that comes too late, or twice, asks for nothing.
@@ -190,7 +200,7 @@ impl Run {
             Event::Judged(answer) => self.judged(answer, now, &mut actions),
             Event::Piece { seq, data } => self.piece(seq, data, now, &mut actions),
             Event::Progress => self.heard(now),
-            Event::Spoken { answer, ill } => self.spoken(*answer, ill),
+            Event::Spoken { answer, ill, changed } => self.spoken(*answer, ill, changed),
             Event::EngineFailed(failed) => self.engine_failed(*failed),
             Event::Stop => self.end(Ending::Terminate, now, &mut actions),
             Event::HandBack => self.hand_back(now, &mut actions),
@@ -320,7 +330,7 @@ impl Run {
         }
     }
 
-    fn spoken(&mut self, answer: SpokenAnswer, ill: Option<ServiceError>) {
+    fn spoken(&mut self, answer: SpokenAnswer, ill: Option<ServiceError>, changed: Option<Bytes>) {
         let working = matches!(self.engine, Engine::Busy { .. });
         self.engine = Engine::Free;
         if !working || self.outcome.is_some() {
@@ -329,7 +339,13 @@ impl Run {
         match (self.audio.finish(answer), ill) {
             (Err(broken), _) => self.fail(ServiceError::new(Reason::EngineProtocol, broken.to_string())),
             (Ok(_), Some(error)) => self.fail(error),
-            (Ok(spoken), None) => self.outcome = Some(RunOutcome::Spoken(spoken)),
+            (Ok(spoken), None) => {
+                let spoken = match changed {
+                    Some(pcm) => self.audio.replace(&pcm, spoken),
+                    None => spoken,
+                };
+                self.outcome = Some(RunOutcome::Spoken(spoken));
+            }
         }
     }
 
@@ -404,6 +420,9 @@ impl Run {
             return;
         }
         if !matches!(self.session, Session::AskedStarted { .. } | Session::Go) {
+            return;
+        }
+        if self.whole && self.outcome.is_none() {
             return;
         }
         let failed = matches!(self.outcome, Some(RunOutcome::Failed(_)));

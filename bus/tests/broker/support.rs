@@ -161,8 +161,10 @@ pub fn job(class: JobClass, segment: u32) -> Job {
         speed: None,
         pitch: None,
         seed: None,
+        volume: None,
         priority: Priority::Normal,
         fresh: false,
+        input_type: None,
     };
     Job {
         session: SessionId::from_u128(1),

@@ -1,7 +1,7 @@
 //! `chorus say`: a text into a file, through a fleet that is there or one of its own.
 
 use chorus_bus::Bus;
-use chorus_protocol::{Priority, SynthesisRequest, SynthesisResult};
+use chorus_protocol::{InputType, Priority, SynthesisRequest, SynthesisResult};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -52,8 +52,11 @@ fn request(args: &SayArgs, text: String) -> SynthesisRequest {
         voice: args.voice.clone(),
         model: args.model.clone(),
         language: args.language.clone(),
+        input_type: args.ssml.then_some(InputType::Ssml),
         speed: args.speed,
         fresh: args.fresh,
+        pitch: args.pitch,
+        sample_rate: args.sample_rate,
         priority: args.priority.map(|priority| match priority {
             PriorityArg::Low => Priority::Low,
             PriorityArg::Normal => Priority::Normal,

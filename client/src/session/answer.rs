@@ -33,7 +33,7 @@ impl Session {
         let changed = opened.text.filter(|_| all_given);
         self.actions.push(Action::Accepted(opened.speech.model.clone(), changed.clone()));
         if let Some(text) = changed {
-            self.rest = Rest::new(text);
+            self.rest = if self.request.is_ssml() { Rest::document(text, 0) } else { Rest::new(text) };
         }
         let (_, all_planned) = self.rest.next_part();
         self.phase = Phase::Speaking(Box::new(Terms {
@@ -146,6 +146,7 @@ impl Session {
         let segment = self.segments.entry(planned.index).or_insert_with(fresh);
         segment.text = Some(planned.text);
         segment.pause_after_ms = planned.pause_after_ms;
+        segment.manner = planned.manner;
         segment.end_bytes = page_starts_bytes + planned.end_bytes;
         segment.class = planned.class;
         self.next_segment = planned.index + 1;

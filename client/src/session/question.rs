@@ -15,15 +15,32 @@ use super::{Session, Terms};
 pub(super) struct Rest {
     text: String,
     planned_bytes: usize,
+    /// Where planning began.
+    began_bytes: usize,
+    /// An SSML document is handed over as a whole; what is planned of it counts in bytes of what is said.
+    is_document: bool,
 }
 
 impl Rest {
     pub fn new(text: String) -> Self {
-        Self { text, planned_bytes: 0 }
+        Self { text, planned_bytes: 0, began_bytes: 0, is_document: false }
+    }
+
+    /// An SSML document of which so much was planned before.
+    pub fn document(text: String, planned_bytes: usize) -> Self {
+        Self { text, planned_bytes, began_bytes: planned_bytes, is_document: true }
+    }
+
+    /// How much of a document was planned before; 0 for plain text, which is handed over without it.
+    pub fn document_planned_bytes(&self) -> usize {
+        if self.is_document { self.planned_bytes } else { 0 }
     }
 
     /// What is handed over next, and whether it is all that is left.
     pub fn next_part(&self) -> (&str, bool) {
+        if self.is_document {
+            return (&self.text, true);
+        }
         let rest = &self.text[self.planned_bytes..];
         let mut end = rest.len().min(MAX_UNPLANNED_BYTES);
         while !rest.is_char_boundary(end) {
@@ -35,20 +52,20 @@ impl Rest {
     /// Counts `bytes` as planned; false when a manager claims what it was not given.
     pub fn plan(&mut self, bytes: usize) -> bool {
         let (part, _) = self.next_part();
-        let honest = part.is_char_boundary(bytes);
+        let honest = if self.is_document { bytes <= part.len() } else { part.is_char_boundary(bytes) };
         if honest {
             self.planned_bytes += bytes;
         }
         honest
     }
 
-    /// Bytes that are planned.
+    /// Bytes that this session has planned.
     pub fn planned_bytes(&self) -> usize {
-        self.planned_bytes
+        self.planned_bytes - self.began_bytes
     }
 
     pub fn restart(&mut self) {
-        self.planned_bytes = 0;
+        self.planned_bytes = self.began_bytes;
     }
 }
 
@@ -64,6 +81,7 @@ impl Session {
             window: self.config.window,
             first_segment: self.first_segment,
             takes: self.config.takes.enabled,
+            planned_bytes: self.rest.document_planned_bytes(),
         }
     }
 
@@ -84,6 +102,7 @@ impl Session {
             speech: terms.speech.clone(),
             next_segment: self.next_segment,
             text: text.to_owned(),
+            planned_bytes: if window > 0 { self.rest.document_planned_bytes() } else { 0 },
             text_complete,
             window,
             urgent: false,
@@ -105,6 +124,7 @@ impl Session {
                 (State::Retry { at, class, supersedes }, Some(text)) if *at <= now => Some(Retry {
                     segment: index,
                     text: text.clone(),
+                    manner: segment.manner.clone(),
                     attempt: segment.attempt,
                     class: *class,
                     failures: segment.failures,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chorus_protocol::breaker::FailedRun;
 use chorus_protocol::job::{Failed, RunFault, Started, StartedAnswer, StopReason};
+use chorus_protocol::plan::Manner;
 use chorus_protocol::{Attempt, Incarnation, JobClass, Reason, RunId, ServiceError, WorkerId};
 use chorus_runtime::retry::{Retries, RetryPolicy};
 
@@ -44,6 +45,8 @@ pub(super) struct Segment {
     /// What it says; unknown while a worker was faster than the manager's answer.
     pub text: Option<String>,
     pub pause_after_ms: u32,
+    /// What it has of its own.
+    pub manner: Option<Manner>,
     /// Where it ends in the session's text, in bytes.
     pub end_bytes: usize,
     pub class: JobClass,
@@ -98,6 +101,7 @@ impl Segment {
         Self {
             text: None,
             pause_after_ms: 0,
+            manner: None,
             end_bytes: 0,
             class: JobClass::Normal,
             attempt: 1,

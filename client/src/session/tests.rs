@@ -117,6 +117,7 @@ impl World {
             index,
             text: "x".into(),
             pause_after_ms: 0,
+            manner: None,
             class: JobClass::Normal,
             end_bytes: (index - first + 1) as usize,
             disposition: self
@@ -142,8 +143,10 @@ impl World {
                         speed: None,
                         pitch: None,
                         seed: None,
+                        volume: None,
                         priority: Priority::Normal,
                         fresh: false,
+                        input_type: None,
                     };
                     let opened = Opened {
                         manager: ManagerId::new("m").unwrap(),
@@ -235,8 +238,9 @@ impl World {
         }
     }
 
+    // Soft at both ends, so that no joint changes it.
     fn data(&self, number: usize, chunk: u32) -> Vec<u8> {
-        vec![self.runs[number].reference.segment as u8, self.runs[number].tag, chunk as u8, 1]
+        vec![self.runs[number].reference.segment as u8, 0, self.runs[number].tag, chunk as u8, 1, 0]
     }
 
     fn deliver(&mut self, message: ToSession) {
@@ -411,8 +415,8 @@ impl World {
     fn check(&self) {
         for (place, piece) in self.heard.iter().enumerate() {
             assert_eq!(piece.segment as usize, place, "in order, none twice");
-            let tag = piece.pcm[1];
-            let whole: Vec<u8> = (0..CHUNKS as u8).flat_map(|c| [place as u8, tag, c, 1]).collect();
+            let tag = piece.pcm[2];
+            let whole: Vec<u8> = (0..CHUNKS as u8).flat_map(|c| [place as u8, 0, tag, c, 1, 0]).collect();
             assert_eq!(piece.pcm.as_ref(), whole, "whole, and from one run");
         }
         let result = self.ended.as_ref().expect("it has ended");

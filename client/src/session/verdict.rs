@@ -152,10 +152,8 @@ impl Session {
             }
             Checked::Corrupt(why) => self.take_corrupt(run, why.to_owned(), now),
             Checked::Whole(_) if !self.rate_fits(spoken.sample_rate) => {
-                let why = format!(
-                    "{} Hz, but the request began at {} Hz",
-                    spoken.sample_rate, self.tally.sample_rate
-                );
+                let why =
+                    format!("{} Hz, but the request began at {} Hz", spoken.sample_rate, self.engine_rate);
                 self.take_corrupt(run, why, now)
             }
             Checked::Whole(audio) => {
@@ -173,10 +171,10 @@ impl Session {
 
     /// All segments of a request share one rate: the listener gets one stream.
     pub(super) fn rate_fits(&mut self, sample_rate: u32) -> bool {
-        if self.tally.sample_rate == 0 {
-            self.tally.sample_rate = sample_rate;
+        if self.engine_rate == 0 {
+            self.engine_rate = sample_rate;
         }
-        self.tally.sample_rate == sample_rate
+        self.engine_rate == sample_rate
     }
 
     fn take_audio(&mut self, run: &RunRef, spoken: &Spoken, audio: Bytes, worker: &WorkerId) {
@@ -265,7 +263,7 @@ impl Session {
             session: self.id,
             segment: index,
             text: segment.text.clone().unwrap_or_default(),
-            speech: terms.speech.clone(),
+            speech: terms.speech.with(segment.manner.as_ref()),
             at_ms: 0,
             history: std::mem::take(&mut segment.history),
         };

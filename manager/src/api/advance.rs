@@ -4,14 +4,14 @@
 //! before anything was published, and is asked again.
 
 use chorus_protocol::plan::{Advance, Advanced, Lookup, LookupAnswer, Retry, Speech};
-use chorus_protocol::{Reason, ServiceError, SynthesisRequest};
+use chorus_protocol::{InputType, ModelDefinition, Reason, ServiceError, SynthesisRequest};
 use chorus_runtime::telemetry::TraceContext;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::check::{check_count, check_inbox, check_text, check_unplanned};
 use crate::admit::Stage;
 use crate::core::Core;
-use crate::plan::{PlanQuestion, plan};
+use crate::plan::{Plan, PlanQuestion, plan, ssml};
 use crate::publish::Asker;
 
 /// The most retries, and the most look-ups, of one question: several times the largest window.
@@ -56,10 +56,28 @@ impl Core {
             urgent: advance.urgent,
             priority: advance.speech.priority,
         };
-        let plan = plan(&question, &self.segmenter_for(definition));
+        let plan = self.plan(&question, definition, &advance.speech, advance.planned_bytes)?;
         let found = self.look_up_takes(&advance.speech, &plan.drafts, advance.takes).await;
         let page = self.publish_page(&asker, plan, found, Stage::UnderWay).await?;
         Ok(Advanced { page, retries, lookups, ready_workers: self.ready_workers(model) })
+    }
+
+    /// Plans the next page of plain text or of an SSML document.
+    pub(crate) fn plan(
+        &self,
+        question: &PlanQuestion<'_>,
+        definition: &ModelDefinition,
+        speech: &Speech,
+        planned_bytes: usize,
+    ) -> Result<Plan, ServiceError> {
+        let segmenter = self.segmenter_for(definition);
+        if speech.input_type != Some(InputType::Ssml) || question.window == 0 {
+            return Ok(plan(question, &segmenter));
+        }
+        let catalogue = self.catalogue();
+        let voice_of = |name: &str| catalogue.voice_of(definition, name).map_err(|e| e.with("field", "text"));
+        let document = ssml::read(question.text, segmenter.config(), speech, voice_of)?;
+        Ok(ssml::plan_document(question, document, planned_bytes, &segmenter))
     }
 
     async fn look_up(&self, lookups: &[Lookup]) -> Result<Vec<LookupAnswer>, ServiceError> {

@@ -14,7 +14,7 @@ use crate::admit::Stage;
 use crate::catalogue::Resolved;
 use crate::core::Core;
 use crate::hooks::HookPoint;
-use crate::plan::{Plan, PlanQuestion, plan};
+use crate::plan::{Plan, PlanQuestion};
 use crate::publish::Asker;
 
 impl Core {
@@ -36,7 +36,8 @@ impl Core {
             open.request
         };
 
-        let Resolved { definition, speech } = self.catalogue().resolve(&request)?;
+        let catalogue = self.catalogue();
+        let Resolved { definition, speech } = catalogue.resolve(&request)?;
         let question = PlanQuestion {
             text: &request.text,
             text_complete: open.text_complete,
@@ -45,7 +46,7 @@ impl Core {
             urgent: false,
             priority: speech.priority,
         };
-        let plan = plan(&question, &self.segmenter_for(&definition));
+        let plan = self.plan(&question, &definition, &speech, open.planned_bytes)?;
         if open.first_segment == 0 {
             refuse_unspeakable(&plan)?;
         }

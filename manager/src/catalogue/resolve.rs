@@ -47,8 +47,10 @@ impl CatalogueView {
             speed: request.speed,
             pitch: request.pitch,
             seed: request.seed,
+            volume: None,
             priority: request.priority.unwrap_or_default(),
             fresh: request.fresh,
+            input_type: request.input_type,
         };
         Ok(Resolved { definition: Arc::clone(definition), speech })
     }
@@ -63,6 +65,18 @@ impl CatalogueView {
     pub fn unknown_model(&self, name: &str) -> ServiceError {
         let known = self.models().flat_map(|m| names_of(m));
         unknown("model", "model", name, known, self.models().map(|m| m.name.as_str()))
+    }
+
+    /// The speaker of `definition` that a name means; `None` where the model itself is meant.
+    ///
+    /// # Errors
+    /// MODEL_NOT_FOUND for a voice that this model does not have: a request is spoken by one model.
+    pub fn voice_of(
+        &self,
+        definition: &ModelDefinition,
+        voice: &str,
+    ) -> Result<Option<String>, ServiceError> {
+        Ok(self.with_model(definition.name.as_str(), Some(voice))?.1)
     }
 
     fn with_model(

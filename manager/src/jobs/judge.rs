@@ -125,7 +125,10 @@ pub(super) fn too_old(job: &DurableJob, retention: Duration, now_ms: u64) -> Opt
 pub(super) fn remaining(job: &DurableJob, text: &DurableText) -> Option<(SynthesisRequest, Resume)> {
     let JobProgress { next_segment, consumed_bytes, pause_ms, samples, sample_rate, .. } = job.progress;
     let whole = text.spoken_text(job.progress.pieces());
-    let rest = usize::try_from(consumed_bytes).ok().and_then(|from| whole.get(from..)).unwrap_or_default();
+    let is_document = text.request.is_ssml();
+    let planned_bytes = if is_document { usize::try_from(consumed_bytes).unwrap_or(usize::MAX) } else { 0 };
+    let from_bytes = if is_document { 0 } else { consumed_bytes };
+    let rest = usize::try_from(from_bytes).ok().and_then(|from| whole.get(from..)).unwrap_or_default();
     if job.progress.pieces() > 0 && rest.trim().is_empty() {
         return None;
     }
@@ -139,7 +142,7 @@ pub(super) fn remaining(job: &DurableJob, text: &DurableText) -> Option<(Synthes
         // The default may have changed since; one voice speaks all of it.
         request.model = job.model.as_ref().map(ToString::to_string);
     }
-    Some((request, Resume { first_segment: next_segment, pause_ms, samples, sample_rate }))
+    Some((request, Resume { first_segment: next_segment, pause_ms, samples, sample_rate, planned_bytes }))
 }
 
 #[cfg(test)]

@@ -145,6 +145,7 @@ async fn retries_replace_what_they_supersede_and_lookups_tell_what_is_there() {
     let retry = Retry {
         segment: 0,
         text: opened.page.segments[0].text.clone(),
+        manner: None,
         attempt: 2,
         class: JobClass::Urgent,
         failures: 1,

@@ -162,6 +162,7 @@ pub(crate) fn opening(text: &str) -> Open {
         window: 8,
         first_segment: 0,
         takes: false,
+        planned_bytes: 0,
     }
 }
 
@@ -173,6 +174,7 @@ pub(crate) fn advancing(open: &Open, opened: &Opened) -> Advance {
         speech: opened.speech.clone(),
         next_segment: opened.page.segments.len() as u32,
         text: open.request.text[opened.page.consumed_bytes..].to_owned(),
+        planned_bytes: 0,
         text_complete: open.text_complete,
         window: 8,
         urgent: false,

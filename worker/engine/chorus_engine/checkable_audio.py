@@ -20,7 +20,8 @@ SAMPLES_PER_CHAR = 800
 MIN_SAMPLES = 1_600
 MAX_SAMPLES = 30 * SAMPLE_RATE
 FRAME_SAMPLES = 8
-SYNC = 12_345
+# Small, so that a joint between two segments is no step: audio that begins and ends softly is not faded.
+SYNC = 181
 CLIP = 32_767
 _MASK = 0x7FFF
 _OFFSET = 16_384

@@ -47,7 +47,7 @@ def test_a_frame_holds_what_it_should():
     frames = [samples[start : start + 8] for start in range(0, 2_400, 8)]
     for index, frame in enumerate(frames):
         values = [value + 16_384 for value in frame[1:7]]
-        assert (frame[0], frame[7]) == (12_345, -12_345)
+        assert (frame[0], frame[7]) == (181, -181)
         assert values[0] << 15 | values[1] == 0x352441C2 & 0x3FFFFFFF
         assert values[2] == 40_000 & 0x7FFF
         assert values[3] << 15 | values[4] == index

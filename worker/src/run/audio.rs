@@ -69,6 +69,21 @@ impl Audio {
         })
     }
 
+    /// Puts other samples in the place of those that the engine made, and says what they are.
+    pub(super) fn replace(&mut self, pcm: &Bytes, spoken: Spoken) -> Spoken {
+        let last = pcm.len().saturating_sub(1) / MAX_CHUNK_BYTES * MAX_CHUNK_BYTES;
+        let starts = (0..last).step_by(MAX_CHUNK_BYTES);
+        self.pieces = starts.map(|start| pcm.slice(start..start + MAX_CHUNK_BYTES)).collect();
+        self.bytes = pcm.len();
+        Spoken {
+            data: pcm.slice(last..).into(),
+            chunks: self.count() + 1,
+            samples: pcm.len() as u64 / SAMPLE_BYTES,
+            crc32: crc32fast::hash(pcm),
+            ..spoken
+        }
+    }
+
     pub(super) fn pieces(&self) -> &[Bytes] {
         &self.pieces
     }

@@ -15,7 +15,7 @@ use chorus_protocol::job::{
     Failed, Job, Outcome, OutcomeKind, RunChunk, RunOutcome, RunResult, Started, StartedAnswer,
 };
 use chorus_protocol::names::{SessionSubject, session_subject};
-use chorus_protocol::pipe::{EngineRequest, EngineSpeech};
+use chorus_protocol::pipe::{EngineRequest, EngineSpeech, SpokenAnswer};
 use chorus_protocol::{AudioData, Envelope, Incarnation, Reason, ServiceError};
 use chorus_runtime::clock::SharedClock;
 use chorus_runtime::process::supervisor::SupervisorHandle;
@@ -37,6 +37,7 @@ use crate::metrics::{Metrics, RunFigures};
 use crate::models::Models;
 use crate::pull::{Credit, hand_back};
 use crate::runs::{Registered, Runs};
+use crate::voicing::Voicing;
 use ask::Question;
 
 /// What all runs of a worker share.
@@ -96,6 +97,8 @@ struct RunTask<'a> {
     /// Events that follow from what was done.
     pending: VecDeque<Event>,
     pulled: Instant,
+    /// What the engine cannot do of what is asked.
+    voicing: Voicing,
 }
 
 impl<'a> RunTask<'a> {
@@ -128,6 +131,7 @@ impl<'a> RunTask<'a> {
             unjudged: None,
             pending: VecDeque::new(),
             pulled,
+            voicing: Voicing::default(),
         }
     }
 
@@ -197,12 +201,16 @@ impl<'a> RunTask<'a> {
                 let ill = health::inspect(&Finished {
                     engine: &self.context.config.engine.kind,
                     text: &self.job.text,
-                    speed: self.job.speech.speed,
+                    speed: self.voicing.engine_speed(&self.job.speech),
                     pieces: run.pieces(),
                     last: &answer.data.0,
                     sample_rate: answer.sample_rate,
                 });
-                Event::Spoken { answer, ill }
+                if ill.is_some() || self.voicing.is_none() {
+                    return Event::Spoken { answer, ill, changed: None };
+                }
+                self.questions.push(changed(self.voicing, run.pieces(), answer).boxed());
+                Event::Progress
             }
             Told::Failed(failed) => Event::EngineFailed(failed),
             _ => engine_failed(Reason::EngineProtocol, "the engine answered with something else than audio"),
@@ -212,7 +220,7 @@ impl<'a> RunTask<'a> {
     async fn act(&mut self, run: &mut Run, action: Action) {
         match action {
             Action::AskStarted { overlapped } => self.ask_started(overlapped),
-            Action::Speak => self.speak(),
+            Action::Speak => self.speak(run),
             Action::CancelEngine => {
                 if let Some(call) = &self.call {
                     call.cancel();
@@ -262,19 +270,25 @@ impl<'a> RunTask<'a> {
         }
     }
 
-    fn speak(&mut self) {
+    fn speak(&mut self, run: &mut Run) {
+        let session = self.context.engine.borrow().session().cloned();
         let speech = &self.job.speech;
+        if let Some(session) = &session {
+            self.voicing = Voicing::left_by(&session.hello.capabilities, speech);
+        }
+        if !self.voicing.is_none() {
+            run.keep_whole();
+        }
         let request = EngineSpeech {
             model: speech.model.to_string(),
             text: self.job.text.clone(),
             voice: speech.voice.clone(),
             language: speech.language.clone(),
-            speed: speech.speed,
-            pitch: speech.pitch,
+            speed: self.voicing.engine_speed(speech),
+            pitch: self.voicing.engine_pitch(speech),
             seed: speech.seed,
             job: Some(self.registered.entry.run.clone()),
         };
-        let session = self.context.engine.borrow().session().cloned();
         let asked = match session {
             Some(session) => {
                 session.link.request(EngineRequest::Synthesize(Box::new(request)), self.traceparent.clone())
@@ -358,6 +372,26 @@ impl<'a> RunTask<'a> {
             error,
         };
         self.context.events.outcome(told, self.traceparent.clone()).await;
+    }
+}
+
+/// The audio as it was asked for. It takes a while, and so is made beside the run.
+fn changed(
+    voicing: Voicing,
+    pieces: &[bytes::Bytes],
+    answer: Box<SpokenAnswer>,
+) -> impl Future<Output = Event> + Send + use<> {
+    let mut pcm = pieces.concat();
+    pcm.extend_from_slice(&answer.data.0);
+    let sample_rate = answer.sample_rate;
+    let changing = tokio::task::spawn_blocking(move || voicing.apply(&pcm, sample_rate));
+    async move {
+        let failed = |error| Event::Spoken { answer: answer.clone(), ill: Some(error), changed: None };
+        match changing.await {
+            Ok(Ok(pcm)) => Event::Spoken { answer, ill: None, changed: Some(pcm.into()) },
+            Ok(Err(error)) => failed(error),
+            Err(_panic) => failed(ServiceError::new(Reason::EngineError, "the change of the audio failed")),
+        }
     }
 }
 

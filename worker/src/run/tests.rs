@@ -33,7 +33,7 @@ fn spoken(sent: u32) -> Event {
         engine_ms: 1.0,
         warnings: Vec::new(),
     };
-    Event::Spoken { answer: Box::new(answer), ill: None }
+    Event::Spoken { answer: Box::new(answer), ill: None, changed: None }
 }
 
 fn go() -> Event {
@@ -197,14 +197,14 @@ fn an_engine_that_breaks_the_protocol_fails_the_run() {
     for change in 0..4 {
         let (mut run, _, now) = start(true, 1);
         run.on(go(), now);
-        let Event::Spoken { mut answer, ill } = spoken(0) else { unreachable!() };
+        let Event::Spoken { mut answer, ill, .. } = spoken(0) else { unreachable!() };
         match change {
             0 => answer.crc32 ^= 1,
             1 => answer.samples += 1,
             2 => answer.chunks += 1,
             _ => answer.sample_rate = 0,
         }
-        assert_eq!(run.on(Event::Spoken { answer, ill }, now), [Action::AskResult]);
+        assert_eq!(run.on(Event::Spoken { answer, ill, changed: None }, now), [Action::AskResult]);
         assert_eq!(reason(&run), Some(Reason::EngineProtocol));
     }
 }
@@ -215,7 +215,7 @@ fn ill_audio_and_a_silent_engine_fail_the_run() {
     run.on(go(), now);
     let Event::Spoken { answer, .. } = spoken(0) else { unreachable!() };
     let ill = Some(ServiceError::new(Reason::BadAudio, "silence"));
-    assert_eq!(run.on(Event::Spoken { answer, ill }, now), [Action::AskResult]);
+    assert_eq!(run.on(Event::Spoken { answer, ill, changed: None }, now), [Action::AskResult]);
     assert_eq!(reason(&run), Some(Reason::BadAudio));
     let (mut run, _, now) = start(true, 1);
     run.on(go(), now);

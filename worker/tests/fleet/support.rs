@@ -183,8 +183,10 @@ impl Session {
                 speed: None,
                 pitch: None,
                 seed: None,
+                volume: None,
                 priority: Priority::Normal,
                 fresh: false,
+                input_type: None,
             },
             class: JobClass::Normal,
             keep: false,
@@ -277,7 +279,7 @@ pub fn checkable(text: &str, segment: u32) -> Vec<u8> {
         let values = [high, low, number, index >> 15 & 0x7fff, index & 0x7fff];
         let checksum = values.iter().sum::<u32>() & 0x7fff;
         let mapped = values.into_iter().chain([checksum]).map(|value| value as i16 - 16_384);
-        [12_345].into_iter().chain(mapped).chain([-12_345]).collect::<Vec<i16>>()
+        [181].into_iter().chain(mapped).chain([-181]).collect::<Vec<i16>>()
     });
     frames.take(count).flat_map(i16::to_le_bytes).collect()
 }

@@ -30,7 +30,7 @@ impl World {
     }
 
     pub(super) fn cached(&self, segment: u32) -> (StoredTake, Bytes) {
-        let pcm: Vec<u8> = (0..CHUNKS as u8).flat_map(|c| [segment as u8, CACHED, c, 1]).collect();
+        let pcm: Vec<u8> = (0..CHUNKS as u8).flat_map(|c| [segment as u8, 0, CACHED, c, 1, 0]).collect();
         let (samples, crc32) = (pcm.len() as u64 / 2, crc32fast::hash(&pcm));
         (StoredTake { samples, crc32, sample_rate: 16_000, warnings: vec![] }, pcm.into())
     }
