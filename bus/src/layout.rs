@@ -47,7 +47,7 @@ pub struct Layout {
     pub audio_max_bytes: u64,
     /// How long spoken segments are kept for the cache.
     pub cache_ttl: Duration,
-    /// How large the cache may be, in bytes.
+    /// How large the cache may be, in bytes; the oldest takes go first.
     pub cache_max_bytes: u64,
 }
 
@@ -84,7 +84,17 @@ impl Layout {
             kv(names::DURABLE_JOBS_BUCKET),
             self.replies(),
             self.objects(names::AUDIO_BUCKET, self.audio_ttl, self.audio_max_bytes),
-            self.objects(names::CACHE_BUCKET, self.cache_ttl, self.cache_max_bytes),
+            // A cache that is full forgets its oldest; audio that was promised is never pushed out.
+            Config {
+                discard: DiscardPolicy::Old,
+                ..self.objects(names::CACHE_BUCKET, self.cache_ttl, self.cache_max_bytes)
+            },
+            Config {
+                discard: DiscardPolicy::Old,
+                max_age: self.cache_ttl,
+                duplicate_window: window_within(self.cache_ttl),
+                ..kv(names::TAKES_BUCKET)
+            },
         ]
     }
 
@@ -163,11 +173,15 @@ impl Layout {
             max_age: ttl,
             max_bytes: bytes(max_bytes),
             allow_rollup: true,
-            // The server refuses a window longer than the age.
-            duplicate_window: if ttl.is_zero() { DUPLICATE_WINDOW } else { DUPLICATE_WINDOW.min(ttl) },
+            duplicate_window: window_within(ttl),
             ..self.base(format!("OBJ_{bucket}"), vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")])
         }
     }
+}
+
+/// The server refuses a window longer than the age; an age of zero is none.
+fn window_within(age: Duration) -> Duration {
+    if age.is_zero() { DUPLICATE_WINDOW } else { DUPLICATE_WINDOW.min(age) }
 }
 
 /// Zero means no bound, as the server writes it.

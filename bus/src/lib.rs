@@ -6,7 +6,7 @@
 //! - **the queue**: [`Bus::publish_job`] puts a job into the work-queue stream under its id; a [`Puller`] asks for jobs
 //!   and hands out each as a [`Delivery`], a guard that gives the job back when it is forgotten;
 //! - **stored things**: [`Records`] under compare-and-set (KV buckets; the [`Catalogue`] of models is one), [`Objects`]
-//!   (audio, in object buckets), and [`DeadLetters`].
+//!   (audio, in object buckets), [`Takes`] (the cache) and [`DeadLetters`].
 //!
 //! [`Layout`] says what streams and buckets there are and how large they may grow; [`Bus::ensure_layout`] makes them so.
 //! The connection heals by itself. What was under way when it broke ends with a typed error or event, never in silence.
@@ -29,6 +29,7 @@ mod objects;
 mod pull;
 mod records;
 mod stored;
+mod takes;
 
 pub use bus::{Bus, ServerInfo};
 pub use catalogue::{Catalogue, CatalogueChange, CatalogueWatch};
@@ -43,3 +44,4 @@ pub use messages::{Incoming, Subscription};
 pub use objects::{ObjectBucket, Objects};
 pub use pull::{PullEnd, PullEvent, PullRequest, PullWait, Puller};
 pub use records::{Bucket, CasError, RecordChange, RecordWatch, Records, Versioned};
+pub use takes::{Takes, TakesSize};

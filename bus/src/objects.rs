@@ -88,7 +88,7 @@ impl Objects {
         let store = self.store().await?;
         let about = ObjectMetadata { name: key.to_owned(), ..ObjectMetadata::default() };
         let mut reader = &bytes[..];
-        let put = self.within(key, store.put(about, &mut reader)).await?;
+        let put = within(OBJECT_TIMEOUT, key, store.put(about, &mut reader)).await?;
         put.map(|_| ()).map_err(|error| refused("stored", key, error))
     }
 
@@ -97,6 +97,14 @@ impl Objects {
     /// # Errors
     /// `NotFound` when there is nothing (any more), `Malformed` when it is damaged, else as of [`Objects::put`].
     pub async fn get(&self, key: &str) -> Result<Bytes, BusError> {
+        self.get_within(key, OBJECT_TIMEOUT).await
+    }
+
+    /// As [`Objects::get`], in a shorter time.
+    ///
+    /// # Errors
+    /// As of [`Objects::get`].
+    pub async fn get_within(&self, key: &str, limit: Duration) -> Result<Bytes, BusError> {
         let store = self.store().await?;
         // Boxed where it is made: large, and handed on twice.
         let reading = Box::pin(async {
@@ -120,7 +128,7 @@ impl Objects {
                 }
             }
         });
-        self.within(key, reading).await?
+        within(limit, key, reading).await?
     }
 
     /// Forgets what is kept under `key`; nothing happens when there is nothing.
@@ -129,7 +137,7 @@ impl Objects {
     /// As of [`Objects::put`].
     pub async fn delete(&self, key: &str) -> Result<(), BusError> {
         let store = self.store().await?;
-        match self.within(key, store.delete(key)).await? {
+        match within(OBJECT_TIMEOUT, key, store.delete(key)).await? {
             Err(error) if error.kind() != DeleteErrorKind::NotFound => Err(refused("deleted", key, error)),
             _ => Ok(()),
         }
@@ -152,11 +160,11 @@ impl Objects {
             )),
         }
     }
+}
 
-    async fn within<T>(&self, key: &str, operation: impl Future<Output = T>) -> Result<T, BusError> {
-        let timeout = || BusError::new(BusErrorKind::Timeout, format!("the object {key} took too long"));
-        bounded(OBJECT_TIMEOUT, Box::pin(operation)).await.ok_or_else(timeout)
-    }
+async fn within<T>(limit: Duration, key: &str, operation: impl Future<Output = T>) -> Result<T, BusError> {
+    let timeout = || BusError::new(BusErrorKind::Timeout, format!("the object {key} took too long"));
+    bounded(limit, Box::pin(operation)).await.ok_or_else(timeout)
 }
 
 fn missing(key: &str) -> BusError {

@@ -53,6 +53,7 @@ impl Bucket {
     /// Durable jobs.
     pub const DURABLE_JOBS: Self = Self::new(names::DURABLE_JOBS_BUCKET);
     pub(crate) const MODELS: Self = Self::new(names::MODELS_BUCKET);
+    pub(crate) const TAKES: Self = Self::new(names::TAKES_BUCKET);
 
     const fn new(name: &'static str) -> Self {
         Self { name, kind: None }
@@ -65,7 +66,7 @@ impl Bucket {
         Self { kind: Some(kind), ..self }
     }
 
-    fn stream(self) -> String {
+    pub(crate) fn stream(self) -> String {
         format!("KV_{}", self.name)
     }
 

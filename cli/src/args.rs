@@ -4,6 +4,7 @@
 //! [`Value`](crate::config::Value)s of the configuration's last layer, the rest is checked by the command that takes it.
 
 mod bench;
+mod cache;
 mod config;
 mod fleet;
 mod jobs;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Value;
 pub use bench::{BenchCommand, ChaosArgs, FirstAudioArgs, LatencyArgs, SlaArgs, TtsServerArgs};
+pub use cache::CacheCommand;
 pub use config::ConfigCommand;
 pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
 pub use jobs::{JobArgs, JobsCommand, SubmitArgs};
@@ -62,6 +64,9 @@ pub enum Command {
     /// Durable jobs: texts that are spoken whatever dies.
     #[command(subcommand)]
     Jobs(JobsCommand),
+    /// What is kept of what was spoken before.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Segments that failed wherever they were tried, kept with their whole history.
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -153,6 +158,9 @@ pub struct SayArgs {
     /// How urgent it is.
     #[arg(long)]
     pub priority: Option<PriorityArg>,
+    /// A new take, though the same words may have been spoken before.
+    #[arg(long)]
+    pub fresh: bool,
     /// A broker that a fleet serves.
     #[arg(long, value_name = "URL")]
     pub nats: Option<String>,
@@ -314,6 +322,7 @@ impl Command {
             }
             Self::Drain(args) => nats(&args.report.nats),
             Self::Jobs(command) => nats(&command.report().nats),
+            Self::Cache(command) => nats(&command.report().nats),
             Self::Dead(command) => nats(&command.report().nats),
             Self::Manager(args) => nats(&args.nats),
             Self::Worker(args) => [nats(&args.nats), args.engine.values()].concat(),
@@ -346,6 +355,7 @@ impl Command {
             }
             Self::Drain(args) => args.report.json,
             Self::Jobs(command) => command.report().json,
+            Self::Cache(command) => command.report().json,
             Self::Dead(command) => command.report().json,
             Self::Config(command) => command.json(),
             Self::Bench(BenchCommand::Latency(args)) => args.json,

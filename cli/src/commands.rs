@@ -1,6 +1,7 @@
 //! The commands, one file each. Each takes the [`Context`] and its own arguments, prints its result, and gives back an
 //! error that says what to do.
 
+pub mod cache;
 pub mod config;
 pub mod dead;
 pub mod doctor;
@@ -35,6 +36,7 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         Command::Models(command) => models::run(context, command).await,
         Command::Drain(args) => drain::run(context, args).await,
         Command::Jobs(command) => jobs::run(context, command).await,
+        Command::Cache(command) => Box::pin(cache::run(context, command)).await,
         Command::Dead(command) => Box::pin(dead::run(context, command)).await,
         Command::Config(command) => {
             config::run(&context, &command);

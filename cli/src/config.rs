@@ -102,6 +102,19 @@ pub struct FleetConfig {
     pub stop_timeout: Duration,
 }
 
+/// What is kept of what was spoken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// `cache.enabled`: whether takes are looked up and stored.
+    pub enabled: bool,
+    /// `cache.max_bytes`: how large the broker's store may be; the oldest takes go first.
+    pub max_bytes: u64,
+    /// `cache.ttl_ms`: how long takes are kept.
+    pub ttl: Duration,
+    /// `cache.local_bytes`: takes that each process of ours keeps in memory; 0 is none.
+    pub local_bytes: u64,
+}
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CliConfig {
@@ -113,6 +126,8 @@ pub struct CliConfig {
     pub engine: EngineConfig,
     /// A fleet of our own.
     pub fleet: FleetConfig,
+    /// The cache.
+    pub cache: CacheConfig,
     /// The plan's configuration.
     pub tts: TtsConfig,
     /// `[models]`: names and where they are (a file, a folder, or a name on Coqui's hub).
@@ -149,6 +164,12 @@ impl CliConfig {
             fleet: FleetConfig {
                 ready_timeout: Duration::from_secs(300),
                 stop_timeout: Duration::from_secs(5),
+            },
+            cache: CacheConfig {
+                enabled: true,
+                max_bytes: 512 * 1024 * 1024,
+                ttl: Duration::from_secs(7 * 24 * 3600),
+                local_bytes: 32 * 1024 * 1024,
             },
             tts: TtsConfig::default(),
             models: BTreeMap::new(),

@@ -21,6 +21,8 @@ pub struct SessionHostConfig {
     pub open_patience: Duration,
     /// How long `afterSynthesis` may take, as seen from here.
     pub finish_timeout: Duration,
+    /// The cache.
+    pub takes: TakesConfig,
     /// Delays of retries from the second failure on; `max_attempts` is the number of failures that end a request.
     pub retry: RetryPolicy,
     /// Delays between questions that managers do not answer.
@@ -37,6 +39,7 @@ impl Default for SessionHostConfig {
             stall_timeout: Duration::from_secs(30),
             open_patience: Duration::from_secs(5),
             finish_timeout: Duration::from_secs(3),
+            takes: TakesConfig::default(),
             retry: RetryPolicy { max_attempts: Some(5), budget: None, ..RetryPolicy::default() },
             ask_again: RetryPolicy {
                 initial_delay: Duration::from_millis(100),
@@ -45,6 +48,33 @@ impl Default for SessionHostConfig {
                 budget: None,
                 ..RetryPolicy::default()
             },
+        }
+    }
+}
+
+/// How sessions use the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakesConfig {
+    /// Whether they take audio out of it at all.
+    pub enabled: bool,
+    /// Audio that is kept in this process, in bytes; 0 is none.
+    pub local_bytes: u64,
+    /// How long one take may need to arrive before the segment is spoken instead.
+    pub fetch_within: Duration,
+    /// How long the store is left alone after it was too slow.
+    pub pause: Duration,
+    /// Takes that are fetched at once.
+    pub at_once: usize,
+}
+
+impl Default for TakesConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            local_bytes: 32 << 20,
+            fetch_within: Duration::from_millis(500),
+            pause: Duration::from_secs(2),
+            at_once: 64,
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::config::SessionHostConfig;
 use crate::port::ManagerPort;
 use crate::session::{Session, SessionStart};
 use crate::speaking::{Resume, SpeakAsk, Speaking, SpeechEvent, Taken};
+use crate::takes::TakeReader;
 
 /// Messages that wait for one session's task at most.
 const SESSION_BACKLOG: usize = 256;
@@ -54,6 +55,7 @@ struct Shared {
     clock: SharedClock,
     config: SessionHostConfig,
     inbox: String,
+    takes: TakeReader,
     sessions: Mutex<HashMap<SessionId, mpsc::Sender<Delivered>>>,
     tasks: TaskGroup,
 }
@@ -76,7 +78,8 @@ impl SessionHost {
         let lost = bus.subscribe(&names::event_subject("workerLost"), None).await.map_err(no_broker)?;
         let tasks = TaskGroup::new("sessions", &cancel);
         let sessions = Mutex::default();
-        let shared = Arc::new(Shared { bus, port, clock, config, inbox, sessions, tasks });
+        let takes = TakeReader::new(bus.takes(), clock.clone(), &config.takes);
+        let shared = Arc::new(Shared { bus, port, clock, config, inbox, takes, sessions, tasks });
         shared.tasks.spawn(
             "session-dispatch",
             FailureMeans::CancelScope,

@@ -2,7 +2,8 @@
 //!
 //! [`session`] decides, as a pure state machine: which run of a segment counts, what is asked again and when, when a
 //! request has failed. [`host`] runs the sessions of a process: one subscription, one task per session that carries out
-//! what the machine says. [`port`] is how a session reaches managers; [`speaking`] is what the listener holds.
+//! what the machine says. [`port`] is how a session reaches managers; [`takes`] reads the cache; [`speaking`] is what the
+//! listener holds.
 //!
 //! ```text
 //!  listener ── Speaking ── session task ── Session (pure)
@@ -16,8 +17,9 @@ pub mod host;
 pub mod port;
 pub mod session;
 pub mod speaking;
+pub mod takes;
 
-pub use config::SessionHostConfig;
+pub use config::{SessionHostConfig, TakesConfig};
 pub use host::SessionHost;
 pub use port::{BusPort, ManagerPort};
 pub use speaking::{AudioPiece, CollectedAudio, Resume, SpeakAsk, Speaking, SpeechEvent, collect};

@@ -7,9 +7,11 @@
 //! A segment is heard whole or not at all: its audio leaves only after it was complete and checked, and in order.
 //!
 //! Files: [`segment`](self) keeps one segment's state, `pieces` a run's audio, `question` builds what is asked of
-//! managers, `answer` takes their answers, `verdict` judges runs, `tally` notes figures for the result.
+//! managers, `answer` takes their answers, `fetch` has stored takes fetched, `verdict` judges runs, `tally` notes figures
+//! for the result.
 
 mod answer;
+mod fetch;
 mod pieces;
 mod question;
 mod segment;
@@ -32,6 +34,7 @@ use chorus_runtime::retry::Retries;
 
 use crate::config::SessionHostConfig;
 use crate::speaking::{AudioPiece, Resume};
+pub use fetch::Fetch;
 use question::Rest;
 use segment::{Segment, State};
 use tally::Tally;
@@ -52,6 +55,8 @@ pub enum Action {
     /// Keep a segment that failed wherever it was tried, for people to look at. The wall clock is not known here: `at_ms` is
     /// for who carries it out.
     Bury(Box<DeadLetter>),
+    /// Get the take of a segment out of the cache.
+    Fetch(Fetch),
     /// Give the listener audio.
     Audio(AudioPiece),
     /// Tell the listener that it is over. Nothing follows.
@@ -222,7 +227,7 @@ impl Session {
         let mut next = self.patience_ends();
         for segment in self.segments.values() {
             if let Some(at) = segment.timer(terms.attempt_timeout) {
-                let is_question = !matches!(segment.state, State::Running(_));
+                let is_question = !matches!(segment.state, State::Running(_) | State::Fetching { .. });
                 if is_question && self.asking {
                     continue;
                 }
@@ -272,6 +277,7 @@ impl Session {
                     return;
                 }
                 self.give_up_silent_runs(attempt_timeout, now);
+                self.give_up_fetches(now);
                 self.hedge_unclaimed(now);
                 self.pump(now);
             }
@@ -323,7 +329,7 @@ impl Session {
         while let Some(segment) = self.segments.get_mut(&self.next_release) {
             let State::Spoken { run, .. } = &segment.state else { return };
             let (run, pause_ms, end_bytes) = (*run, segment.pause_after_ms, segment.end_bytes);
-            let spoken = std::mem::replace(&mut segment.state, State::Released { run: Some(run) });
+            let spoken = std::mem::replace(&mut segment.state, State::Released { run });
             let State::Spoken { audio, sample_rate, .. } = spoken else { return };
             if !audio.is_empty() {
                 let pcm = self.after_pause(audio, sample_rate, now);
@@ -399,7 +405,7 @@ impl Session {
         for segment in self.segments.values() {
             match &segment.state {
                 State::Running(run) => cancel.workers.push(run.worker.clone()),
-                State::Queued { .. } | State::Retry { .. } => {}
+                State::Queued { .. } | State::Retry { .. } | State::Fetching { .. } => {}
                 State::Spoken { .. } | State::Released { .. } => continue,
             }
             cancel.seqs.extend(segment.seq);

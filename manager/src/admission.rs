@@ -68,6 +68,13 @@ impl Core {
         })
     }
 
+    /// How long it would take until a segment is spoken, were it queued now; `None` where too little is known.
+    pub(crate) fn time_to_speak(&self, model: &ModelName, draft: &Draft) -> Option<Duration> {
+        let by_class = self.backlog().of(model, READING_MAX_AGE, self.clock.now()).unwrap_or([0; 4]);
+        let situation = self.situation(model, by_class, draft);
+        predict(&situation, draft.class).map(|prediction| prediction.first_audio)
+    }
+
     fn situation(&self, model: &ModelName, by_class: [u64; 4], first: &Draft) -> Situation {
         let (fleet, speeds) = (self.fleet(), self.speeds());
         let seats = fleet

@@ -14,6 +14,7 @@ use chorus_protocol::request::{DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS};
 use chorus_text::{Segmenter, SegmenterConfig};
 
 use crate::breaker;
+use crate::cache::CacheConfig;
 use crate::jobs::JobsConfig;
 use crate::liveness::LivenessConfig;
 
@@ -35,6 +36,8 @@ pub struct ManagerConfig {
     pub segmenter: SegmenterConfig,
     /// The sessions that it runs itself, for plain requests.
     pub sessions: SessionHostConfig,
+    /// Takes that were spoken before.
+    pub cache: CacheConfig,
     /// The durable jobs that it has spoken.
     pub jobs: JobsConfig,
     /// How often it says that it lives.
@@ -80,6 +83,7 @@ impl ManagerConfig {
             layout: Layout::default(),
             segmenter: SegmenterConfig::default(),
             sessions: SessionHostConfig::default(),
+            cache: CacheConfig::default(),
             jobs: JobsConfig::default(),
             heartbeat_interval: Duration::from_millis(HEARTBEAT_INTERVAL_MS),
             worker_timeout: Duration::from_millis(5_000),
@@ -143,6 +147,7 @@ impl ManagerConfig {
             self.max_total_pcm_bytes >= self.max_reply_pcm_bytes,
             "max_total_pcm_bytes is less than max_reply_pcm_bytes",
         );
+        demand(!self.cache.look_up_within.is_zero(), "cache.look_up_within is zero");
         demand(self.jobs.at_once > 0, "jobs.at_once is zero");
         demand(!self.jobs.renew_every.is_zero(), "jobs.renew_every is zero");
         demand(self.jobs.lease >= self.jobs.renew_every * 2, "jobs.lease is less than two renewals");

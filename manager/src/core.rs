@@ -20,6 +20,7 @@ use crate::admit::backlog::Backlog;
 use crate::admit::speeds::Speeds;
 use crate::breaker::book::Book;
 use crate::breaker::judge::Breakers;
+use crate::cache::CacheState;
 use crate::catalogue::CatalogueView;
 use crate::config::ManagerConfig;
 use crate::figures::Figures;
@@ -41,6 +42,7 @@ pub struct Core {
     pub(crate) started: Instant,
     pub(crate) jobs: JobStore,
     pub(crate) breakers: Breakers,
+    pub(crate) cache: CacheState,
     catalogue: Mutex<Arc<CatalogueView>>,
     fleet: Mutex<FleetView>,
     figures: Mutex<Figures>,
@@ -67,6 +69,7 @@ impl Core {
         let started = clock.now();
         let jobs = JobStore::new(&bus, config.jobs_retention());
         let breakers = Breakers::new(Book::new(config.breaker.clone(), config.forget_breakers_after));
+        let cache = CacheState::new(&config.cache);
         Arc::new(Self {
             id,
             incarnation,
@@ -77,6 +80,7 @@ impl Core {
             started,
             jobs,
             breakers,
+            cache,
             catalogue: Mutex::default(),
             fleet,
             figures: Mutex::default(),

@@ -397,6 +397,7 @@ mod tests {
             load_ms: None,
             tuning: None,
             error: None,
+            identity: None,
         };
         let mut beat = worker_beat("a", 1, 1, 0);
         beat.models = vec![with(ModelState::Loading)];

@@ -16,6 +16,7 @@ mod admission;
 pub mod admit;
 mod api;
 pub mod breaker;
+pub mod cache;
 pub mod catalogue;
 pub mod config;
 pub mod core;
@@ -34,6 +35,7 @@ pub mod rendezvous;
 mod replies;
 pub mod service;
 
+pub use cache::CacheConfig;
 pub use config::{ConfigError, ManagerConfig};
 pub use core::Core;
 pub use error::ManagerError;

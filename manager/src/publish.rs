@@ -27,7 +27,7 @@ pub(crate) struct Asker<'a> {
 }
 
 impl Core {
-    /// Publishes the drafts of a plan, in order.
+    /// Publishes the drafts of a plan, in order, but for those whose takes were found.
     ///
     /// # Errors
     /// At [`Stage::Opening`], when the first of them cannot be queued.
@@ -35,6 +35,7 @@ impl Core {
         &self,
         asker: &Asker<'_>,
         mut plan: Plan,
+        found: Vec<Option<Disposition>>,
         stage: Stage,
     ) -> Result<PlanPage, ServiceError> {
         let ends_bytes: Vec<usize> = (1..=plan.drafts.len()).map(|queued| plan.consumed_by(queued)).collect();
@@ -45,15 +46,12 @@ impl Core {
             complete: plan.complete,
             warnings: plan.warnings,
         };
-        for (draft, end_bytes) in drafts.into_iter().zip(ends_bytes) {
+        for ((draft, end_bytes), found) in drafts.into_iter().zip(ends_bytes).zip(found) {
             let stage = if page.segments.is_empty() { stage } else { Stage::UnderWay };
             let start_bytes = draft.start_bytes;
-            let disposition = match self.publish_draft(asker, &draft).await {
-                Ok(seq) => Disposition::Queued { attempt: 1, seq },
-                Err(error) => match judge(error, stage, self.config.retry_after) {
-                    Verdict::Fail(error) => return Err(error),
-                    Verdict::Refuse(error) => Disposition::Refused { error },
-                },
+            let disposition = match found {
+                Some(found) => found,
+                None => self.queue_draft(asker, &draft, stage).await?,
             };
             let refused = matches!(disposition, Disposition::Refused { .. });
             let Draft { index, text, pause_after_ms, class, .. } = draft;
@@ -77,7 +75,8 @@ impl Core {
         }
         let Retry { segment, text, attempt, class, failures, tried, .. } = retry;
         let (session, speech) = (asker.session, asker.speech.clone());
-        let job = Job { session, segment, attempt, text, speech, class };
+        let keep = self.config.cache.enabled;
+        let job = Job { session, segment, attempt, text, speech, class, keep };
         let outgoing = OutgoingJob { failures, tried: &tried, ..self.outgoing(asker, &job) };
         let disposition = match self.bus.publish_job(&outgoing).await {
             Ok(seq) => Disposition::Queued { attempt, seq },
@@ -88,6 +87,21 @@ impl Core {
         RetryAnswer { segment, disposition }
     }
 
+    async fn queue_draft(
+        &self,
+        asker: &Asker<'_>,
+        draft: &Draft,
+        stage: Stage,
+    ) -> Result<Disposition, ServiceError> {
+        match self.publish_draft(asker, draft).await {
+            Ok(seq) => Ok(Disposition::Queued { attempt: 1, seq }),
+            Err(error) => match judge(error, stage, self.config.retry_after) {
+                Verdict::Fail(error) => Err(error),
+                Verdict::Refuse(error) => Ok(Disposition::Refused { error }),
+            },
+        }
+    }
+
     async fn publish_draft(&self, asker: &Asker<'_>, draft: &Draft) -> Result<u64, ServiceError> {
         let job = Job {
             session: asker.session,
@@ -96,6 +110,7 @@ impl Core {
             text: draft.text.clone(),
             speech: asker.speech.clone(),
             class: draft.class,
+            keep: self.config.cache.enabled,
         };
         let outgoing = self.outgoing(asker, &job);
         let seq = self.bus.publish_job(&outgoing).await.map_err(|error| error.into_service_error())?;

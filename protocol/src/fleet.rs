@@ -68,6 +68,9 @@ pub struct LoadedModel {
     /// Why it did not load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Digest of all that its takes depend on, once known: see [`crate::takes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
 }
 
 /// How an engine runs a model on its machine, as it measured it or was told.

@@ -33,6 +33,9 @@ pub struct Job {
     pub speech: Speech,
     /// The class it was queued in.
     pub class: JobClass,
+    /// Whether the worker shall store its take, for whoever asks for the same words later.
+    #[serde(default, skip_serializing_if = "crate::plan::is_false")]
+    pub keep: bool,
 }
 
 impl Job {

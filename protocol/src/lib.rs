@@ -22,6 +22,7 @@ pub mod pipe;
 pub mod plan;
 pub mod request;
 pub mod service;
+pub mod takes;
 pub mod version;
 
 pub use audio::{AudioChunk, AudioData, AudioFormat};

@@ -23,6 +23,8 @@ pub const DURABLE_JOBS_BUCKET: &str = "tts-jobs";
 pub const AUDIO_BUCKET: &str = "tts-audio";
 /// Object bucket: spoken segments, by content.
 pub const CACHE_BUCKET: &str = "tts-cache";
+/// KV bucket: what is known of each key of [`CACHE_BUCKET`]: stored, or being spoken.
+pub const TAKES_BUCKET: &str = "tts-takes";
 
 /// Plain request to a SynthesisResult.
 pub const SYNTHESIZE: &str = "tts.synthesize";
@@ -44,8 +46,10 @@ pub const MODELS_LIST: &str = "tts.models.list";
 pub const MODELS_LOAD: &str = "tts.models.load";
 /// Takes a model from workers.
 pub const MODELS_UNLOAD: &str = "tts.models.unload";
-/// Forgets spoken segments.
+/// All stored takes are forgotten.
 pub const CACHE_CLEAR: &str = "tts.cache.clear";
+/// How large the cache is and how it serves.
+pub const CACHE_STATUS: &str = "tts.cache.status";
 /// A durable job is asked for.
 pub const JOBS_SUBMIT: &str = "tts.jobs.api.submit";
 /// How a durable job is.

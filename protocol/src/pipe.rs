@@ -153,6 +153,10 @@ pub struct LoadAnswer {
     /// Memory of the GPU that the engine holds after it, in bytes, where it computes on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_memory_bytes: Option<u64>,
+    /// The files that its voice is made of (weights, configuration), in an order that is always the same. None where the
+    /// engine does not tell: its takes are not stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
     /// How the engine runs it, where it has a choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuning: Option<Tuning>,

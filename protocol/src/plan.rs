@@ -33,6 +33,13 @@ pub struct Speech {
     /// The request's priority.
     #[serde(default)]
     pub priority: Priority,
+    /// A new take is wanted, though there may be a stored one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fresh: bool,
+}
+
+pub(crate) fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// `tts.open`: a session begins.
@@ -55,6 +62,9 @@ pub struct Open {
     /// seen the request then.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub first_segment: SegmentIndex,
+    /// The session can fetch stored takes: it understands [`Disposition::Stored`] and [`Disposition::Awaited`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub takes: bool,
 }
 
 fn is_zero(index: &SegmentIndex) -> bool {
@@ -131,7 +141,7 @@ pub enum Disposition {
         /// Its sequence in the stream.
         seq: u64,
     },
-    /// The audio is there already.
+    /// The audio is there already. One that turns out to be gone or damaged is asked for again, as a retry.
     Stored {
         /// The object bucket.
         bucket: String,
@@ -141,6 +151,19 @@ pub enum Disposition {
         samples: u64,
         /// CRC-32 of its PCM bytes.
         crc32: u32,
+        /// Samples per second.
+        #[serde(default)]
+        sample_rate: u32,
+        /// What the engine left out when it spoke it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<Warning>,
+    },
+    /// A worker speaks these very words now, for somebody else, and will store them.
+    Awaited {
+        /// The name under which the take will be stored.
+        key: String,
+        /// How long to wait for it, in milliseconds, before it is asked for as a retry: no longer than speaking it takes.
+        wait_ms: u64,
     },
     /// Not now; `queue_full` in mid-request means wait.
     Refused {
@@ -179,6 +202,9 @@ pub struct Advance {
     /// Jobs that nobody has begun: are they still there?
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lookups: Vec<Lookup>,
+    /// As in [`Open::takes`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub takes: bool,
 }
 
 /// A segment to be tried again.

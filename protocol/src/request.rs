@@ -99,6 +99,9 @@ pub struct SynthesisRequest {
     /// The same seed gives the same take, where the model can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// A new take is wanted: nothing comes from the cache.
+    #[serde(default, skip_serializing_if = "crate::plan::is_false")]
+    pub fresh: bool,
 }
 
 /// Deadline for first audio when the client names none, in milliseconds.
@@ -199,6 +202,9 @@ pub struct ResultMetadata {
     pub worker_used: String,
     /// Whether every segment came from the cache.
     pub cache_hit: bool,
+    /// How many segments came from the cache.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached_segments: u32,
     /// How many segments it had.
     #[serde(default)]
     pub segments: u32,
@@ -214,6 +220,10 @@ pub struct ResultMetadata {
     /// What went less well than asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What a client gets (plan.md §4.1).

@@ -143,6 +143,38 @@ pub struct ServiceMetrics {
     pub p99_ms: f64,
 }
 
+/// The answer to `tts.cache.status`: how large the cache is, and what the answering manager has got out of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheStatus {
+    /// Whether the answering manager looks takes up and has them stored.
+    pub enabled: bool,
+    /// Takes that are known, those being spoken included.
+    pub takes: u64,
+    /// Size of the stored audio, in bytes.
+    pub bytes: u64,
+    /// The size at which the oldest go, in bytes; 0 is no bound.
+    pub max_bytes: u64,
+    /// Look-ups of the answering manager, since its start, that found a stored take.
+    pub hits: u64,
+    /// Those that found a worker speaking it.
+    pub joins: u64,
+    /// Those that found nothing.
+    pub misses: u64,
+    /// Those that got no answer in time.
+    pub failures: u64,
+}
+
+/// The answer to `tts.cache.clear`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheCleared {
+    /// Takes that are forgotten.
+    pub takes: u64,
+    /// Size of the audio that was stored, in bytes.
+    pub bytes: u64,
+}
+
 /// The answer to `tts.models.list`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -18,6 +18,12 @@ use serde_json::json;
 #[path = "golden/durable.rs"]
 mod durable;
 
+#[path = "golden/pipe.rs"]
+mod pipe;
+
+#[path = "golden/takes.rs"]
+mod takes;
+
 #[path = "golden/vectors.rs"]
 mod vectors;
 
@@ -48,6 +54,7 @@ fn speech() -> Speech {
         pitch: None,
         seed: Some(42),
         priority: Priority::High,
+        fresh: true,
     }
 }
 
@@ -73,6 +80,7 @@ fn request() -> SynthesisRequest {
         metadata: json!({"caller": {"line": 3}}).as_object().cloned(),
         deadline_ms: Some(5_000),
         seed: Some(42),
+        fresh: true,
     }
 }
 
@@ -88,6 +96,7 @@ fn result() -> SynthesisResult {
             model_used: model().to_string(),
             worker_used: worker().to_string(),
             cache_hit: false,
+            cached_segments: 1,
             segments: 3,
             retries: 1,
             first_audio_ms: Some(80.5),
@@ -113,12 +122,20 @@ fn page() -> PlanPage {
         end_bytes: 4 * (index as usize + 1),
         disposition,
     };
-    let stored = Disposition::Stored { bucket: "tts-cache".into(), key: "k".into(), samples: 10, crc32: 7 };
+    let stored = Disposition::Stored {
+        bucket: "tts-cache".into(),
+        key: "k".into(),
+        samples: 10,
+        crc32: 7,
+        sample_rate: 22_050,
+        warnings: vec![warning()],
+    };
     PlanPage {
         segments: vec![
             segment(0, Disposition::Queued { attempt: 1, seq: 88 }),
             segment(1, stored),
-            segment(2, Disposition::Refused { error: error() }),
+            segment(2, Disposition::Awaited { key: "k".into(), wait_ms: 150 }),
+            segment(3, Disposition::Refused { error: error() }),
         ],
         consumed_bytes: 12,
         complete: false,
@@ -158,6 +175,7 @@ fn what_clients_and_managers_say() {
             text_complete: true,
             window: 8,
             first_segment: 3,
+            takes: true,
         },
     );
     golden(
@@ -196,6 +214,7 @@ fn what_clients_and_managers_say() {
             urgent: false,
             retries: vec![retry],
             lookups: vec![Lookup { segment: 2, attempt: 1, seq: 89 }],
+            takes: true,
         },
     );
     golden(
@@ -224,6 +243,7 @@ fn what_workers_and_sessions_say() {
         text: "Grüße.".into(),
         speech: speech(),
         class: JobClass::High,
+        keep: true,
     };
     golden("job", job);
     golden(
@@ -310,6 +330,7 @@ fn worker_heartbeat() -> WorkerHeartbeat {
             load_ms: Some(3_900.0),
             tuning: None,
             error: None,
+            identity: Some("5feceb66".into()),
         }],
         credits: Credits { total: 2, free: 1 },
         in_flight: 1,
@@ -410,83 +431,6 @@ fn what_the_fleet_says_of_itself() {
                 runs: 10,
                 retry_in_ms: Some(59_000),
             }),
-        },
-    );
-}
-
-#[test]
-fn what_goes_through_the_pipe() {
-    golden("pipe_hello", EngineRequest::Hello { accept: version::ACCEPT.into(), worker: "w-host-1".into() });
-    golden("pipe_load", EngineRequest::Load { model: Box::new(definition()) });
-    golden("pipe_unload", EngineRequest::Unload { model: model().to_string() });
-    golden(
-        "pipe_synthesize",
-        EngineRequest::Synthesize(Box::new(EngineSpeech {
-            model: model().to_string(),
-            text: "Grüße.".into(),
-            voice: None,
-            language: None,
-            speed: Some(1.25),
-            pitch: None,
-            seed: Some(42),
-            job: Some(run()),
-        })),
-    );
-    golden("pipe_cancel", EngineRequest::Cancel { message_id: MessageId::new("m").unwrap() });
-    golden("pipe_ping", EngineRequest::Ping);
-    golden("pipe_shutdown", EngineRequest::Shutdown);
-    golden("pipe_chunk", EngineEvent::Chunk { seq: 0, data: AudioData::from(vec![1, 0]) });
-    golden("pipe_progress", EngineEvent::Progress { stage: "load".into(), other: serde_json::Map::new() });
-    golden(
-        "pipe_hello_answer",
-        HelloAnswer {
-            version: version::V2_1,
-            engine: EngineInfo {
-                name: "coqui".into(),
-                version: "0.1.0".into(),
-                library: "coqui-tts 0.28.0".into(),
-            },
-            pid: 101,
-            device: Device { kind: "cpu".into(), name: "cpu".into(), threads: 2, memory_bytes: None },
-            capabilities: Capabilities {
-                speed: true,
-                seed: true,
-                cancel: true,
-                lanes: 1,
-                max_batch: 1,
-                ..Default::default()
-            },
-        },
-    );
-    let load_answer = LoadAnswer {
-        sample_rate: 22_050,
-        voices: vec![],
-        languages: vec![],
-        load_ms: 3_900.0,
-        warmup_ms: 120.0,
-        max_text_chars: None,
-        rss_bytes: 600_000_000,
-        gpu_memory_bytes: Some(310_000_000),
-        tuning: None,
-    };
-    golden("pipe_load_answer", load_answer.clone());
-    golden("pipe_load_answer_tuned", LoadAnswer { tuning: Some(tuning()), ..load_answer });
-    golden("pipe_unload_answer", UnloadAnswer { rss_bytes: 400_000_000, gpu_memory_bytes: None });
-    golden(
-        "pipe_spoken",
-        SpokenAnswer {
-            seq: 1,
-            data: AudioData::from(vec![3, 0]),
-            chunks: 2,
-            samples: 3,
-            sample_rate: 22_050,
-            crc32: 7,
-            engine_ms: 79.5,
-            warnings: vec![EngineWarning {
-                reason: "unspeakable".into(),
-                message: "left out".into(),
-                characters: "🎉".into(),
-            }],
         },
     );
 }

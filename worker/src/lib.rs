@@ -11,7 +11,7 @@
 //!
 //! [`pull`] owns the credits and asks for jobs; each delivery becomes a [`run`], a pure state machine with one task around
 //! it; the run speaks through the [`engine`]'s pipe and sends the pieces on as they come. [`runs`] is the table that all
-//! others look at. [`service`] starts everything and knows the one way out.
+//! others look at. What was spoken is stored on the side (`keep`). [`service`] starts everything and knows the one way out.
 //!
 //! Decisions (what to pull, what a run does next, which model to load) are pure and take the time as an argument.
 
@@ -23,6 +23,7 @@ mod gate;
 pub mod handle;
 mod health;
 mod heartbeat;
+mod keep;
 mod life;
 mod metrics;
 mod models;

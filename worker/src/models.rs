@@ -4,6 +4,7 @@
 //! the orders, and tells the rest of the worker which models speak. A model that is to go is taken from the pulls first,
 //! then its last runs end, then the engine forgets it.
 
+pub(crate) mod identity;
 mod plan;
 
 use std::collections::BTreeSet;
@@ -16,11 +17,14 @@ use chorus_protocol::job::Failed;
 use chorus_protocol::pipe::{EngineRequest, LoadAnswer, UnloadAnswer};
 use chorus_protocol::{ModelDefinition, ModelName};
 use chorus_runtime::clock::SharedClock;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::WorkerConfig;
 use crate::engine::{EngineState, Session};
 use crate::runs::Runs;
+use identity::Digests;
 use plan::{Plan, Step};
 
 /// How long the runs of a model that is unloaded may take to end.
@@ -61,6 +65,9 @@ pub(crate) struct Loader {
     pub(crate) publish: watch::Sender<Arc<Models>>,
     /// What the engine last said of the GPU.
     pub(crate) gpu_memory_bytes: Option<u64>,
+    /// Identities that are being worked out.
+    pub(crate) identifying: FuturesUnordered<BoxFuture<'static, Option<(ModelDefinition, String)>>>,
+    pub(crate) digests: Arc<Digests>,
 }
 
 impl Loader {
@@ -108,6 +115,9 @@ impl Loader {
                 ModelOrder::Unload(model) => plan.withhold(model),
             },
             Ok(()) = self.engine.changed() => {}
+            Some(identified) = self.identifying.next() => if let Some((model, identity)) = identified {
+                plan.identified(&model, identity);
+            },
             () = ended => {}
             () = sleep_until(until) => {}
         }
@@ -130,7 +140,8 @@ impl Loader {
                 let (rss_bytes, tuning) = (answer.rss_bytes, answer.tuning.as_ref());
                 tracing::info!(%model, load_ms, sample_rate, rss_bytes, ?tuning, "model ready");
                 self.gpu_memory_bytes = answer.gpu_memory_bytes;
-                plan.loaded(definition, &answer);
+                plan.loaded(definition.clone(), &answer);
+                self.identify(definition, answer.files, on);
             }
             Err(error) => {
                 tracing::warn!(%model, %error, "model did not load");
@@ -139,7 +150,29 @@ impl Loader {
         }
     }
 
-    async fn try_load(&self, definition: &ModelDefinition, on: &Session) -> Result<LoadAnswer, String> {
+    /// Begins to work out what the takes of a model depend on: its files are read beside everything else.
+    fn identify(&self, model: ModelDefinition, files: Vec<String>, on: &Session) {
+        let (digests, engine) = (self.digests.clone(), on.hello.engine.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let found = identity::identity(&digests, &engine, &model, &files);
+            (model, found)
+        });
+        self.identifying.push(Box::pin(async move {
+            match reading.await {
+                Ok((model, Ok(identity))) => identity.map(|identity| (model, identity)),
+                Ok((model, Err(error))) => {
+                    tracing::warn!(model = %model.name, %error, "its takes are not stored: a file of it cannot be read");
+                    None
+                }
+                Err(error) => {
+                    tracing::error!(%error, "working out an identity failed");
+                    None
+                }
+            }
+        }));
+    }
+
+    async fn try_load(&mut self, definition: &ModelDefinition, on: &Session) -> Result<LoadAnswer, String> {
         let _longer_silence = on.link.loading();
         let request = EngineRequest::Load { model: Box::new(definition.clone()) };
         let silence = self.config.engine.liveness.load_silence;

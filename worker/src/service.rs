@@ -14,6 +14,7 @@ use chorus_protocol::{Incarnation, ServiceError};
 use chorus_runtime::clock::SharedClock;
 use chorus_runtime::retry::{RetryError, RetryPolicy, Verdict, retry};
 use chorus_runtime::task::{FailureMeans, TaskGroup};
+use futures::stream::FuturesUnordered;
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ use crate::events::Events;
 use crate::gate::Gate;
 use crate::handle::WorkerHandle;
 use crate::heartbeat::Heart;
+use crate::keep::Keeper;
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::{Loader, Models};
@@ -37,6 +39,8 @@ use crate::runs::Runs;
 const IN_PROGRESS_EVERY: Duration = Duration::from_millis(300);
 /// What runs that were cut short may take to tell their sessions.
 const LEAVE_WITHIN: Duration = Duration::from_secs(4);
+/// What storing the last takes may take.
+const KEEP_WITHIN: Duration = Duration::from_secs(1);
 /// What the tasks of a worker may take to end.
 const JOIN_WITHIN: Duration = Duration::from_secs(2);
 /// Orders about models that may wait.
@@ -146,6 +150,7 @@ struct Parts {
     runs: Arc<Runs>,
     leaving: CancellationToken,
     run_tasks: TaskGroup,
+    keep_tasks: TaskGroup,
     tasks: TaskGroup,
 }
 
@@ -175,6 +180,7 @@ impl WorkerService {
         };
         let tasks = TaskGroup::new("worker", &scope);
         let run_tasks = TaskGroup::new("runs", &scope);
+        let (keeper, keeping) = Keeper::new(bus.takes(), config.id.clone());
         let context = Arc::new(RunContext {
             config: config.clone(),
             incarnation: self.incarnation,
@@ -188,6 +194,7 @@ impl WorkerService {
             metrics: metrics.clone(),
             gate: breaker.clone(),
             turns: Turns::default(),
+            keeper,
             unjudged: Arc::new(Semaphore::new(MAX_UNJUDGED)),
             leaving: leaving.clone(),
         });
@@ -200,6 +207,8 @@ impl WorkerService {
             orders: model_orders,
             publish: publish_models,
             gpu_memory_bytes: None,
+            identifying: FuturesUnordered::new(),
+            digests: Arc::default(),
         };
         let pulling = PullLoop {
             context,
@@ -259,7 +268,9 @@ impl WorkerService {
         tasks.spawn("heartbeat", FailureMeans::CancelScope, heart.run());
         tasks.spawn("life", FailureMeans::CancelScope, life.run());
         tasks.spawn("in-progress", FailureMeans::CancelScope, tell_progress(runs.clone()));
-        Parts { engine, events, runs, leaving, run_tasks, tasks }
+        let keep_tasks = TaskGroup::new("keeper", &scope);
+        keep_tasks.spawn_draining("keeper", FailureMeans::Log, |end| keeping.run(end));
+        Parts { engine, events, runs, leaving, run_tasks, keep_tasks, tasks }
     }
 
     /// Stays until there is a reason to leave; an error, unless it was asked for. Tells of the engine's ups and downs.
@@ -315,6 +326,9 @@ impl WorkerService {
         parts.leaving.cancel();
         // A run that was cut short ends when its engine does.
         let (_runs, ()) = tokio::join!(parts.run_tasks.join(LEAVE_WITHIN), parts.engine.stop());
+        // What was spoken last is worth a moment.
+        parts.keep_tasks.token().cancel();
+        parts.keep_tasks.join(KEEP_WITHIN).await;
         let why = end.as_ref().map_or("the worker was told to leave".to_owned(), ToString::to_string);
         parts.events.fleet("workerStopped", why, Map::new()).await;
         parts.tasks.token().cancel();

@@ -11,5 +11,6 @@ mod queue;
 mod records;
 mod stores;
 mod support;
+mod takes;
 mod traffic;
 mod trouble;

@@ -121,14 +121,14 @@ async fn audio_comes_back_whole() {
 async fn objects_of_two_buckets_do_not_meet_and_each_forgets_in_its_time() {
     let server = Server::start().await;
     let bus = server.bus().await;
-    let layout = Layout { cache_ttl: Duration::from_secs(1), cache_max_bytes: 1024, ..Layout::default() };
+    let layout = Layout { cache_ttl: Duration::from_secs(1), audio_max_bytes: 1024, ..Layout::default() };
     bus.ensure_layout(&layout).await.unwrap();
     let (audio, cache) = (bus.objects(ObjectBucket::Audio), bus.objects(ObjectBucket::Cache));
     let both = Bytes::from_static(b"both");
     for store in [&audio, &cache] {
         store.put("key", both.clone()).await.unwrap();
     }
-    let error = cache.put("large", Bytes::from(vec![0; 4096])).await.unwrap_err();
+    let error = audio.put("large", Bytes::from(vec![0; 4096])).await.unwrap_err();
     assert_eq!(error.kind, BusErrorKind::Refused, "{error}");
     // Also when a read was under way as it was forgotten.
     eventually("the cache forgets", async || match cache.get("key").await {

@@ -162,8 +162,17 @@ pub fn job(class: JobClass, segment: u32) -> Job {
         pitch: None,
         seed: None,
         priority: Priority::Normal,
+        fresh: false,
     };
-    Job { session: SessionId::from_u128(1), segment, attempt: 1, text: "hello".into(), speech, class }
+    Job {
+        session: SessionId::from_u128(1),
+        segment,
+        attempt: 1,
+        text: "hello".into(),
+        speech,
+        class,
+        keep: false,
+    }
 }
 
 pub fn outgoing(job: &Job) -> OutgoingJob<'_> {

@@ -45,7 +45,7 @@ async fn measure(
     let bus = embedded.start(context, args.model.as_slice()).await?;
     let cancel = CancellationToken::new();
     let _sessions_end_with_us = cancel.clone().drop_guard();
-    let host = speak::sessions(&bus, &cancel).await?;
+    let host = speak::sessions(&context.config, &bus, &cancel).await?;
     let spinner = context.ui.spinner("warming up …");
     let mut trials = Vec::new();
     for number in 0..WARM_UP + runs {

@@ -83,7 +83,7 @@ async fn measure(
     let peer = TtsServer::start(context).await?;
     let cancel = CancellationToken::new();
     let _sessions_end_with_us = cancel.clone().drop_guard();
-    let host = speak::sessions(&bus, &cancel).await?;
+    let host = speak::sessions(&context.config, &bus, &cancel).await?;
     let mut found = Found { single: [Pair::default(), Pair::default()], rounds: Vec::new() };
     let mut number = 0;
     for run in 0..WARM_UP + args.runs {

@@ -23,7 +23,7 @@ pub async fn run(context: Context, command: DeadCommand) -> Result<(), CliError>
         // What cannot be meant is refused before anybody is asked.
         let task = Task::new(command)?;
         let bus = locate::connect(&context).await?;
-        let done = task.carry_out(&bus, context.ui).await;
+        let done = task.carry_out(&context, &bus).await;
         bus.close().await;
         done
     };
@@ -56,7 +56,8 @@ impl Task {
         })
     }
 
-    async fn carry_out(self, bus: &Bus, ui: Ui) -> Result<(), CliError> {
+    async fn carry_out(self, context: &Context, bus: &Bus) -> Result<(), CliError> {
+        let ui = context.ui;
         let letters = bus.dead_letters::<DeadLetter>();
         match self {
             Self::List { model, after, limit } => {
@@ -66,7 +67,7 @@ impl Task {
             Self::Show { seq } => show(ui, seq, &letter(&letters, seq).await?),
             Self::Replay { seq, target, keep } => {
                 let letter = letter(&letters, seq).await?;
-                replay(bus, ui, letter, &target).await?;
+                replay(context, bus, letter, &target).await?;
                 if !keep {
                     letters.delete(seq).await?;
                 }
@@ -102,7 +103,7 @@ async fn letter(letters: &DeadLetters<DeadLetter>, seq: u64) -> Result<DeadLette
 }
 
 /// Asks for the text as a new request, spoken as the first one was.
-async fn replay(bus: &Bus, ui: Ui, letter: DeadLetter, target: &Target) -> Result<(), CliError> {
+async fn replay(context: &Context, bus: &Bus, letter: DeadLetter, target: &Target) -> Result<(), CliError> {
     let speech = letter.speech;
     let request = SynthesisRequest {
         text: letter.text,
@@ -113,14 +114,16 @@ async fn replay(bus: &Bus, ui: Ui, letter: DeadLetter, target: &Target) -> Resul
         pitch: speech.pitch,
         seed: speech.seed,
         priority: Some(speech.priority),
+        // Whether it can be spoken now is what is asked.
+        fresh: true,
         ..SynthesisRequest::default()
     };
     let cancel = CancellationToken::new();
     let _sessions_end_with_us = cancel.clone().drop_guard();
-    let host = speak::sessions(bus, &cancel).await?;
+    let host = speak::sessions(&context.config, bus, &cancel).await?;
     let result = speak::into_writer(speak::ask(&host, request), Writer::new(target)).await;
     host.stop().await;
-    say::report(ui, target, result?)
+    say::report(context.ui, target, result?)
 }
 
 fn list(ui: Ui, letters: &[StoredLetter<DeadLetter>]) {

@@ -28,12 +28,20 @@ pub struct Embedded {
     engine: Option<EngineProgram>,
     /// Removed when the broker has ended.
     scratch: Option<Scratch>,
+    /// Whether takes are stored: for nobody, where the store goes with the command.
+    cache: bool,
 }
 
 impl Embedded {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { fleet: None, notices: None, engine: None, scratch: None }
+        Self { fleet: None, notices: None, engine: None, scratch: None, cache: false }
+    }
+
+    /// The same, with a cache.
+    #[must_use]
+    pub fn with_cache(self) -> Self {
+        Self { cache: true, ..self }
     }
 
     /// Installs what is missing, starts all, and waits until a model can speak. What was started stays in `self` when this
@@ -85,7 +93,9 @@ impl Embedded {
     }
 
     async fn prepare(&mut self, context: &Context, models: &[String]) -> Result<FleetConfig, CliError> {
-        let (config, environment) = (&context.config, &context.environment);
+        let mut config = context.config.clone();
+        config.cache.enabled = self.cache;
+        let (config, environment) = (&config, &context.environment);
         let need = Need { nats_server: true, engine: true, voice: parts::needs_demo_voice(config, models) };
         let parts = parts::provide(config, environment, context.ui, need).await?;
         let known = parts::known_models(config, environment)?;

@@ -9,6 +9,7 @@ use super::embedded::Embedded;
 use super::speak;
 use crate::app::Context;
 use crate::args::{PriorityArg, SayArgs};
+use crate::config::CliConfig;
 use crate::error::CliError;
 use crate::input::TextSource;
 use crate::locate::{self, unless_stopped};
@@ -36,7 +37,10 @@ pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
         unless_stopped(&context.shutdown, locate::locate(&context.config, "chorus")).await?
     };
     let result = match found {
-        Some(bus) => unless_stopped(&context.shutdown, through(Bus::connect(bus), request, &target)).await?,
+        Some(bus) => {
+            unless_stopped(&context.shutdown, through(&context.config, Bus::connect(bus), request, &target))
+                .await?
+        }
         None => Box::pin(embedded(&context, args.model.as_slice(), request, &target)).await?,
     };
     report(context.ui, &target, result)
@@ -49,6 +53,7 @@ fn request(args: &SayArgs, text: String) -> SynthesisRequest {
         model: args.model.clone(),
         language: args.language.clone(),
         speed: args.speed,
+        fresh: args.fresh,
         priority: args.priority.map(|priority| match priority {
             PriorityArg::Low => Priority::Low,
             PriorityArg::Normal => Priority::Normal,
@@ -59,6 +64,7 @@ fn request(args: &SayArgs, text: String) -> SynthesisRequest {
 }
 
 async fn through(
+    config: &CliConfig,
     connecting: impl Future<Output = Result<Bus, chorus_bus::BusError>>,
     request: SynthesisRequest,
     target: &Target,
@@ -66,7 +72,7 @@ async fn through(
     let bus = connecting.await?;
     let cancel = CancellationToken::new();
     let _sessions_end_with_us = cancel.clone().drop_guard();
-    let host = speak::sessions(&bus, &cancel).await?;
+    let host = speak::sessions(config, &bus, &cancel).await?;
     let result = speak::into_writer(speak::ask(&host, request), Writer::new(target)).await;
     host.stop().await;
     bus.close().await;
@@ -86,7 +92,7 @@ async fn embedded(
         let bus = embedded.start(context, models).await?;
         let _speaking = context.ui.spinner("speaking …");
         tokio::select! {
-            result = through(async { Ok(bus) }, request, target) => result,
+            result = through(&context.config, async { Ok(bus) }, request, target) => result,
             failed = embedded.failed() => Err(failed),
         }
     };

@@ -3,20 +3,26 @@
 use std::sync::Arc;
 
 use chorus_bus::Bus;
-use chorus_client::{BusPort, SessionHost, SessionHostConfig, SpeakAsk, Speaking, SpeechEvent};
+use chorus_client::{BusPort, SessionHost, SpeakAsk, Speaking, SpeechEvent};
 use chorus_protocol::{MessageId, SynthesisRequest, SynthesisResult};
 use chorus_runtime::clock::SystemClock;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::CliConfig;
 use crate::error::CliError;
+use crate::fleet::parts;
 use crate::output::Writer;
 
 /// Sessions of this process on this bus.
-pub async fn sessions(bus: &Bus, cancel: &CancellationToken) -> Result<SessionHost, CliError> {
+pub async fn sessions(
+    config: &CliConfig,
+    bus: &Bus,
+    cancel: &CancellationToken,
+) -> Result<SessionHost, CliError> {
     let clock = SystemClock::shared();
     let port = Arc::new(BusPort::new(bus.clone(), clock.clone()));
     let host =
-        SessionHost::start(bus.clone(), port, clock, SessionHostConfig::default(), cancel.child_token());
+        SessionHost::start(bus.clone(), port, clock, parts::session_config(config), cancel.child_token());
     Ok(host.await?)
 }
 

@@ -147,7 +147,7 @@ impl Behind<'_> {
     }
 
     async fn ready(&self, bus: Bus) -> Result<(), CliError> {
-        let sessions = speak::sessions(&bus, &self.sessions_end).await?;
+        let sessions = speak::sessions(&self.context.config, &bus, &self.sessions_end).await?;
         self.publish.send_replace(FleetState::Ready(Fleet { bus, sessions }));
         Ok(())
     }

@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chorus_manager::ManagerConfig;
+use chorus_bus::Layout;
+use chorus_client::SessionHostConfig;
+use chorus_manager::{CacheConfig, ManagerConfig};
 use chorus_protocol::{ModelDefinition, ModelName, ModelSource, WorkerId};
 use chorus_provision::{DEMO_VOICE, Profile, Provisioner, Voice, Want};
 use chorus_runtime::process::{ProcessSpec, spec::USUAL_ENV};
@@ -170,8 +172,24 @@ pub fn manager_config(config: &CliConfig, bus: chorus_bus::BusConfig) -> Manager
         worker_timeout: Duration::from_millis(config.tts.worker_pool.worker_timeout_ms),
         breaker: config.tts.circuit_breaker.clone(),
         breaker_enabled: config.tts.features.circuit_breaker,
+        layout: layout(config),
+        sessions: session_config(config),
+        cache: CacheConfig { enabled: config.cache.enabled, ..CacheConfig::default() },
         ..ManagerConfig::new(host(), bus)
     }
+}
+
+/// How sessions of this process work.
+pub fn session_config(config: &CliConfig) -> SessionHostConfig {
+    let mut sessions = SessionHostConfig::default();
+    sessions.takes.enabled = config.cache.enabled;
+    sessions.takes.local_bytes = config.cache.local_bytes;
+    sessions
+}
+
+/// What the broker keeps: the same for every part, or they would change it in turns.
+fn layout(config: &CliConfig) -> Layout {
+    Layout { cache_ttl: config.cache.ttl, cache_max_bytes: config.cache.max_bytes, ..Layout::default() }
 }
 
 /// The worker's own configuration; the broker's address is filled in by who starts it.
@@ -205,6 +223,7 @@ pub fn worker_config(
     };
     let mut worker =
         WorkerConfig { definitions, local_paths, assigned, ..WorkerConfig::new(id, host(), bus, program) };
+    worker.layout = layout(config);
     worker.canary.every = worker.canary.every.filter(|_| config.engine.canary);
     worker.recycle.requests = Some(config.engine.recycle_requests).filter(|count| *count > 0);
     worker.recycle.age = Some(config.engine.recycle_age).filter(|age| !age.is_zero());

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use bytes::Bytes;
 use chorus_bus::Incoming;
 use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::job::{CHUNKS_PER_GRANT, ChunkGrant, RunChunk, RunResult, Started};
 use chorus_protocol::names::SessionSubject;
 use chorus_protocol::plan::{Advanced, Finished, Opened};
+use chorus_protocol::takes::StoredTake;
 use chorus_protocol::{ServiceError, SessionId};
 use chorus_runtime::task::FailureMeans;
 use chorus_runtime::telemetry::TraceContext;
@@ -19,13 +21,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Delivered, SESSION_BACKLOG, Shared};
-use crate::session::{Action, Session};
+use crate::session::{Action, Fetch, Session};
 use crate::speaking::{SpeechEvent, Taken};
 
 enum Answer {
     Opened(SessionId, Result<Opened, ServiceError>),
     Advanced(Result<Advanced, ServiceError>),
     Finished(Result<Finished, ServiceError>),
+    Fetched(SessionId, Fetch, Option<(StoredTake, Bytes)>),
 }
 
 pub(super) struct SessionTask {
@@ -130,6 +133,7 @@ impl SessionTask {
                         Answer::Finished(port.finish(*finish, Some(trace)).await)
                     }));
                 }
+                Action::Fetch(fetch) => self.fetch(fetch),
                 Action::Cancel(cancel) => cancels.push(cancel),
                 Action::Accepted(model, text) => self.tell(SpeechEvent::Accepted { model, text }),
                 Action::Bury(letter) => self.bury(*letter),
@@ -140,6 +144,14 @@ impl SessionTask {
         for cancel in cancels {
             self.shared.port.cancel(cancel).await;
         }
+    }
+
+    fn fetch(&self, fetch: Fetch) {
+        let (shared, session) = (Arc::clone(&self.shared), self.session.id());
+        self.answers.push(Box::pin(async move {
+            let got = shared.takes.get(&fetch.key, fetch.take.clone(), fetch.wait).await;
+            Answer::Fetched(session, fetch, got)
+        }));
     }
 
     /// In a task of its own: the listener is not kept waiting for it.
@@ -169,6 +181,10 @@ impl SessionTask {
             Answer::Opened(id, _) => tracing::debug!(%id, "an answer to an opening that was given up"),
             Answer::Advanced(advanced) => self.session.on_advanced(advanced, now),
             Answer::Finished(finished) => self.session.on_finished(finished),
+            Answer::Fetched(id, fetch, got) if id == self.session.id() => {
+                self.session.on_fetched(&fetch, got, now)
+            }
+            Answer::Fetched(id, ..) => tracing::debug!(%id, "a take for an opening that was given up"),
         }
     }
 

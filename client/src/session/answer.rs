@@ -169,10 +169,7 @@ impl Session {
             }
             // An answer about an attempt that is not the current one any more.
             Disposition::Queued { .. } => {}
-            // Chorus keeps no cache yet, so no manager answers this; should one do, the segment is spoken instead.
-            Disposition::Stored { .. } => {
-                segment.state = State::Retry { at: now, class: segment.class, supersedes: None };
-            }
+            Disposition::Stored { .. } | Disposition::Awaited { .. } => self.fetch(index, disposition, now),
         }
     }
 

@@ -63,6 +63,7 @@ impl Session {
             text_complete,
             window: self.config.window,
             first_segment: self.first_segment,
+            takes: self.config.takes.enabled,
         }
     }
 
@@ -88,6 +89,7 @@ impl Session {
             urgent: false,
             retries,
             lookups,
+            takes: self.config.takes.enabled,
         })
     }
 

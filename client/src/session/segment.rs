@@ -3,9 +3,9 @@
 //! ```text
 //!              started            result, whole
 //!   Queued ───────────▶ Running ───────────────▶ Spoken ──▶ Released
-//!     ▲  │ gone            │ failed, lost, late
-//!     │  ▼                 ▼
-//!     └── Retry (attempt + 1) ◀┘
+//!     ▲  │ gone            │ failed, lost, late     ▲
+//!     │  ▼                 ▼                        │ the take is what it should be
+//!     └── Retry (attempt + 1) ◀──────────────── Fetching
 //! ```
 
 use std::time::{Duration, Instant};
@@ -73,8 +73,10 @@ pub(super) enum State {
     Running(Run),
     /// To be asked of a manager again, as `attempt`.
     Retry { at: Instant, class: JobClass, supersedes: Option<u64> },
-    /// Whole and checked.
-    Spoken { run: RunId, audio: Bytes, sample_rate: u32 },
+    /// Its take is stored, or being spoken for somebody else: fetched, until then.
+    Fetching { until: Instant },
+    /// Whole and checked; by a run, or from the cache.
+    Spoken { run: Option<RunId>, audio: Bytes, sample_rate: u32 },
     /// Handed to the listener.
     Released { run: Option<RunId> },
 }
@@ -118,7 +120,7 @@ impl Segment {
         let run = started.run.run;
         let stop = |reason| StartedAnswer::Stop { reason };
         match &self.state {
-            State::Spoken { run: accepted, .. } | State::Released { run: Some(accepted) }
+            State::Spoken { run: Some(accepted), .. } | State::Released { run: Some(accepted) }
                 if *accepted == run =>
             {
                 return StartedAnswer::Go;
@@ -130,7 +132,7 @@ impl Segment {
             {
                 return stop(StopReason::Superseded);
             }
-            State::Running(_) | State::Queued { .. } | State::Retry { .. } => {}
+            State::Running(_) | State::Queued { .. } | State::Retry { .. } | State::Fetching { .. } => {}
         }
         if started.run.attempt != self.attempt || self.stopped.contains(&run) {
             return stop(StopReason::Superseded);
@@ -226,6 +228,12 @@ impl Segment {
         Some(())
     }
 
+    /// There is no take to be had: it is spoken, in its own class. No attempt was lost, so none is counted.
+    pub fn not_stored(&mut self, now: Instant) {
+        self.attempt += 1;
+        self.state = State::Retry { at: now, class: self.class, supersedes: self.seq.take() };
+    }
+
     /// The worker that had it is lost. One that was stopped rather than killed still has its standing pulls, and a retry may
     /// fall into one of them; so a retry that nobody begins soon is queued once more, a few times.
     pub fn lost(&mut self) {
@@ -267,6 +275,7 @@ impl Segment {
                 Some(hedge_at.map_or(*lookup_at, |at| at.min(*lookup_at)))
             }
             State::Running(run) => Some(run.moved_at + attempt_timeout),
+            State::Fetching { until } => Some(*until),
             State::Retry { at, .. } if self.text.is_some() => Some(*at),
             State::Retry { .. } | State::Spoken { .. } | State::Released { .. } => None,
         }

@@ -15,6 +15,8 @@ pub(super) struct Tally {
     pub samples: u64,
     pub sample_rate: u32,
     pub retries: u32,
+    /// Segments that came from the cache.
+    pub cached: u32,
     pub first_audio: Option<Instant>,
     workers: Vec<WorkerId>,
     warnings: Vec<Warning>,
@@ -59,7 +61,8 @@ impl Tally {
             metadata: Some(ResultMetadata {
                 model_used: model.to_owned(),
                 worker_used: workers.join(","),
-                cache_hit: false,
+                cache_hit: self.cached > 0 && self.cached == segments,
+                cached_segments: self.cached,
                 segments,
                 retries: self.retries,
                 first_audio_ms: self.first_audio.map(|at| ms(at - opened)),

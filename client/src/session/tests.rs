@@ -5,6 +5,7 @@
 
 mod faults;
 mod losses;
+mod takes;
 mod unspeakable;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ enum ToSession {
     Chunk(usize, u32),
     Result(usize, bool),
     Lost(usize),
+    Fetched(SessionId, Fetch),
 }
 
 struct SimRun {
@@ -56,6 +58,8 @@ struct World {
     ended: Option<SynthesisResult>,
     buried: Vec<DeadLetter>,
     unread: u32,
+    /// Two bits for each segment: whether its take is stored, and whether what is there is any good.
+    cache: u32,
 }
 
 fn request(segments: u32) -> SynthesisRequest {
@@ -64,6 +68,10 @@ fn request(segments: u32) -> SynthesisRequest {
 
 impl World {
     fn new(segments: u32) -> Self {
+        Self::with_cache(segments, 0)
+    }
+
+    fn with_cache(segments: u32, cache: u32) -> Self {
         let now = Instant::now();
         let start = SessionStart {
             process_inbox: "_INBOX.test".into(),
@@ -85,6 +93,7 @@ impl World {
             ended: None,
             buried: Vec::new(),
             unread: 0,
+            cache,
         };
         world.carry_out();
         world
@@ -110,7 +119,9 @@ impl World {
             pause_after_ms: 0,
             class: JobClass::Normal,
             end_bytes: (index - first + 1) as usize,
-            disposition: self.publish(JobId { session, segment: index, attempt: 1 }),
+            disposition: self
+                .find(index)
+                .unwrap_or_else(|| self.publish(JobId { session, segment: index, attempt: 1 })),
         });
         let segments = segments.collect();
         let all = count as usize == text.len();
@@ -132,6 +143,7 @@ impl World {
                         pitch: None,
                         seed: None,
                         priority: Priority::Normal,
+                        fresh: false,
                     };
                     let opened = Opened {
                         manager: ManagerId::new("m").unwrap(),
@@ -171,6 +183,7 @@ impl World {
                     self.unread += 1;
                     self.heard.push(piece);
                 }
+                Action::Fetch(fetch) => self.mail.push(ToSession::Fetched(self.session.id(), fetch)),
                 Action::End(result) => self.ended = Some(*result),
                 Action::Finish(_) | Action::Cancel(_) | Action::Accepted(..) => {}
                 Action::Bury(letter) => self.buried.push(*letter),
@@ -247,6 +260,8 @@ impl World {
                 self.session.on_chunk(RunChunk { run, seq, data }, now);
             }
             ToSession::Result(number, failed) => self.deliver_result(number, failed),
+            ToSession::Fetched(id, fetch) if id == self.session.id() => self.deliver_fetched(&fetch),
+            ToSession::Fetched(..) => {}
             ToSession::Lost(number) => {
                 let run = &self.runs[number];
                 let (worker, incarnation) = (run.worker.clone(), run.incarnation);
@@ -415,8 +430,9 @@ proptest! {
     fn whatever_happens_each_segment_is_heard_once_and_the_session_ends(
         segments in 1u32..8,
         script in proptest::collection::vec((any::<u8>(), 0usize..64), 0..160),
+        cache in prop_oneof![Just(0u32), any::<u32>()],
     ) {
-        let mut world = World::new(segments);
+        let mut world = World::with_cache(segments, cache);
         for (what, pick) in script {
             if world.ended.is_some() {
                 break;

@@ -56,7 +56,9 @@ impl Session {
     /// A worker has finished: does it count?
     pub fn on_result(&mut self, result: RunResult, now: Instant) -> ResultAnswer {
         let accepted_before = self.segments.get(&result.run.segment).is_some_and(|s| match &s.state {
-            State::Spoken { run, .. } | State::Released { run: Some(run) } => *run == result.run.run,
+            State::Spoken { run: Some(run), .. } | State::Released { run: Some(run) } => {
+                *run == result.run.run
+            }
             _ => false,
         });
         if accepted_before && result.run.session == self.id {
@@ -170,7 +172,7 @@ impl Session {
     }
 
     /// All segments of a request share one rate: the listener gets one stream.
-    fn rate_fits(&mut self, sample_rate: u32) -> bool {
+    pub(super) fn rate_fits(&mut self, sample_rate: u32) -> bool {
         if self.tally.sample_rate == 0 {
             self.tally.sample_rate = sample_rate;
         }
@@ -188,7 +190,7 @@ impl Session {
 
     fn settle(&mut self, index: u32, run: RunId, audio: Bytes, sample_rate: u32) {
         if let Some(segment) = self.segments.get_mut(&index) {
-            segment.state = State::Spoken { run, audio, sample_rate };
+            segment.state = State::Spoken { run: Some(run), audio, sample_rate };
             segment.text = None;
         }
     }

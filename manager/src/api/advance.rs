@@ -57,7 +57,8 @@ impl Core {
             priority: advance.speech.priority,
         };
         let plan = plan(&question, &self.segmenter_for(definition));
-        let page = self.publish_page(&asker, plan, Stage::UnderWay).await?;
+        let found = self.look_up_takes(&advance.speech, &plan.drafts, advance.takes).await;
+        let page = self.publish_page(&asker, plan, found, Stage::UnderWay).await?;
         Ok(Advanced { page, retries, lookups, ready_workers: self.ready_workers(model) })
     }
 

@@ -1,11 +1,11 @@
 //! `tts.open`: a session begins.
 //!
-//! Checks the request, lets `beforeSynthesis` hooks change it, finds its voice, plans the first window, refuses what would
-//! be heard too late, and puts the window on the queue. Nothing is remembered: the answer carries all that the session sends back with its next question.
+//! Checks the request, lets `beforeSynthesis` hooks change it, finds its voice, plans the first window, looks for takes of it
+//! that are stored, refuses what would be heard too late, and puts the window on the queue. Nothing is remembered: the answer carries all that the session sends back with its next question.
 
 use std::time::Duration;
 
-use chorus_protocol::plan::{Open, Opened};
+use chorus_protocol::plan::{Disposition, Open, Opened};
 use chorus_protocol::{Reason, ServiceError, SynthesisRequest};
 use chorus_runtime::telemetry::TraceContext;
 
@@ -49,13 +49,17 @@ impl Core {
         if open.first_segment == 0 {
             refuse_unspeakable(&plan)?;
         }
-        self.refuse_when_all_open(&speech.model)?;
+        let found = self.look_up_takes(&speech, &plan.drafts, open.takes).await;
         let deadline = request.deadline_ms.map_or(self.config.default_deadline, Duration::from_millis);
-        if let Some(first) = plan.drafts.first() {
-            self.admit_first(&speech.model, first, deadline)?;
+        // What is stored needs no worker.
+        if !matches!(found.first(), Some(Some(Disposition::Stored { .. }))) {
+            self.refuse_when_all_open(&speech.model)?;
+            if let Some(first) = plan.drafts.first() {
+                self.admit_first(&speech.model, first, deadline)?;
+            }
         }
         let asker = Asker { session: open.session, inbox: &open.inbox, speech: &speech, traceparent: &trace };
-        let page = self.publish_page(&asker, plan, Stage::Opening).await?;
+        let page = self.publish_page(&asker, plan, found, Stage::Opening).await?;
         let (session, segments) = (open.session, page.segments.len());
         tracing::debug!(%session, request = %open.request_id, model = %speech.model, segments, "opened");
         let ready_workers = self.ready_workers(&speech.model);

@@ -36,6 +36,8 @@ pub(crate) enum Endpoint {
     ModelsList,
     ModelsLoad,
     ModelsUnload,
+    CacheClear,
+    CacheStatus,
     JobsSubmit,
     JobsStatus,
     JobsFetch,
@@ -43,7 +45,7 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Synthesize,
         Self::Open,
         Self::Advance,
@@ -54,6 +56,8 @@ impl Endpoint {
         Self::ModelsList,
         Self::ModelsLoad,
         Self::ModelsUnload,
+        Self::CacheClear,
+        Self::CacheStatus,
         Self::JobsSubmit,
         Self::JobsStatus,
         Self::JobsFetch,
@@ -72,6 +76,8 @@ impl Endpoint {
             Self::ModelsList => names::MODELS_LIST,
             Self::ModelsLoad => names::MODELS_LOAD,
             Self::ModelsUnload => names::MODELS_UNLOAD,
+            Self::CacheClear => names::CACHE_CLEAR,
+            Self::CacheStatus => names::CACHE_STATUS,
             Self::JobsSubmit => names::JOBS_SUBMIT,
             Self::JobsStatus => names::JOBS_STATUS,
             Self::JobsFetch => names::JOBS_FETCH,
@@ -170,6 +176,8 @@ impl Server {
             Endpoint::ModelsList => self.ask(incoming, |_: Envelope<Ask>| core.answer_models_list()).await,
             Endpoint::ModelsLoad => self.ask(incoming, |q| core.answer_models_load(q.payload)).await,
             Endpoint::ModelsUnload => self.ask(incoming, |q| core.answer_models_unload(q.payload)).await,
+            Endpoint::CacheClear => self.ask(incoming, |_: Envelope<Ask>| core.answer_cache_clear()).await,
+            Endpoint::CacheStatus => self.ask(incoming, |_: Envelope<Ask>| core.answer_cache_status()).await,
             Endpoint::JobsSubmit => self.ask(incoming, |q| core.answer_jobs_submit(q)).await,
             Endpoint::JobsStatus => self.ask(incoming, |q| core.answer_jobs_status(q.payload)).await,
             Endpoint::JobsFetch => self.ask(incoming, |q| core.answer_jobs_fetch(q.payload)).await,

@@ -48,6 +48,7 @@ impl CatalogueView {
             pitch: request.pitch,
             seed: request.seed,
             priority: request.priority.unwrap_or_default(),
+            fresh: request.fresh,
         };
         Ok(Resolved { definition: Arc::clone(definition), speech })
     }

@@ -161,6 +161,7 @@ pub(crate) fn opening(text: &str) -> Open {
         text_complete: true,
         window: 8,
         first_segment: 0,
+        takes: false,
     }
 }
 
@@ -177,6 +178,7 @@ pub(crate) fn advancing(open: &Open, opened: &Opened) -> Advance {
         urgent: false,
         retries: Vec::new(),
         lookups: Vec::new(),
+        takes: false,
     }
 }
 
@@ -231,6 +233,7 @@ pub(crate) fn worker_beat() -> WorkerHeartbeat {
         load_ms: None,
         tuning: None,
         error: None,
+        identity: None,
     };
     WorkerHeartbeat {
         worker: WorkerId::new("w1").unwrap(),

@@ -102,6 +102,8 @@ class Loader:
             "warmupMs": (warm - loaded) * 1000.0,
             **host.memory(),
         }
+        if model.files:
+            answer["files"] = list(model.files)
         if info.max_text_chars is not None:
             answer["maxTextChars"] = info.max_text_chars
         if model.tuning is not None:

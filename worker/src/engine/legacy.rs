@@ -314,6 +314,7 @@ impl Translator {
                     max_text_chars: None,
                     rss_bytes: 0,
                     gpu_memory_bytes: None,
+                    files: Vec::new(),
                     tuning: None,
                 };
                 self.talk.answer(&id, answer).await

@@ -30,6 +30,7 @@ struct Loaded {
     definition: ModelDefinition,
     sample_rate: u32,
     load_ms: f64,
+    identity: Option<String>,
     tuning: Option<Tuning>,
 }
 
@@ -118,7 +119,17 @@ impl Plan {
     pub(crate) fn loaded(&mut self, definition: ModelDefinition, answer: &LoadAnswer) {
         self.failures.remove(&definition.name);
         let (sample_rate, load_ms, tuning) = (answer.sample_rate, answer.load_ms, answer.tuning.clone());
-        self.loaded.insert(definition.name.clone(), Loaded { definition, sample_rate, load_ms, tuning });
+        let loaded = Loaded { definition, sample_rate, load_ms, tuning, identity: None };
+        self.loaded.insert(loaded.definition.name.clone(), loaded);
+    }
+
+    /// What the takes of a model depend on is known.
+    pub(crate) fn identified(&mut self, definition: &ModelDefinition, identity: String) {
+        if let Some(loaded) = self.loaded.get_mut(&definition.name)
+            && loaded.definition == *definition
+        {
+            loaded.identity = Some(identity);
+        }
     }
 
     /// A model was unloaded, or must not be counted on.
@@ -187,6 +198,7 @@ impl Plan {
                 load_ms: loaded.map(|loaded| loaded.load_ms),
                 tuning: loaded.and_then(|loaded| loaded.tuning.clone()),
                 error: failure.map(|failure| failure.error.clone()),
+                identity: loaded.and_then(|loaded| loaded.identity.clone()),
             }
         };
         self.wanted().keys().copied().map(state).collect()
@@ -254,6 +266,23 @@ mod tests {
         assert_eq!(plan.next(now), Step::Wait(None));
         plan.removed(&model("a", "null").name);
         assert_eq!(plan.next(now), Step::Unload(model("a", "null").name));
+    }
+
+    #[test]
+    fn an_identity_is_of_the_definition_that_was_loaded() {
+        let mut plan = Plan::new(Assigned::AllOfEngine, "null".into());
+        let a = model("a", "null");
+        plan.catalogued(a.clone());
+        let identity = |plan: &Plan| plan.states()[0].identity.clone();
+        plan.identified(&a, "early".into());
+        load(&mut plan, Instant::now());
+        assert_eq!(identity(&plan), None);
+        plan.identified(&ModelDefinition { aliases: vec!["x".into()], ..a.clone() }, "other".into());
+        assert_eq!(identity(&plan), None);
+        plan.identified(&a, "it".into());
+        assert_eq!(identity(&plan).as_deref(), Some("it"));
+        plan.engine_lost();
+        assert_eq!(identity(&plan), None);
     }
 
     #[test]

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chorus_bus::{Bus, Delivery};
-use chorus_protocol::job::{Failed, Job, Outcome, OutcomeKind, RunChunk, RunOutcome, RunResult, Started};
+use chorus_protocol::job::{
+    Failed, Job, Outcome, OutcomeKind, RunChunk, RunOutcome, RunResult, Started, StartedAnswer,
+};
 use chorus_protocol::names::{SessionSubject, session_subject};
 use chorus_protocol::pipe::{EngineRequest, EngineSpeech};
 use chorus_protocol::{AudioData, Envelope, Incarnation, Reason, ServiceError};
@@ -30,6 +32,7 @@ use crate::engine::{Call, EngineState, Told};
 use crate::events::Events;
 use crate::gate::Gate;
 use crate::health::{self, Finished};
+use crate::keep::{Keeper, Keeping};
 use crate::metrics::{Metrics, RunFigures};
 use crate::models::Models;
 use crate::pull::{Credit, hand_back};
@@ -50,6 +53,7 @@ pub(crate) struct RunContext {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) turns: Turns,
+    pub(crate) keeper: Keeper,
     /// Room for runs that the engine is done with and the session has not judged yet.
     pub(crate) unjudged: Arc<Semaphore>,
     /// Cancelled when the worker leaves without waiting any longer.
@@ -82,6 +86,8 @@ struct RunTask<'a> {
     chunk_subject: String,
     result_subject: String,
     call: Option<Call>,
+    /// What is to become of its take.
+    keeping: Option<Keeping>,
     questions: FuturesUnordered<BoxFuture<'static, Event>>,
     /// Given back once the engine is done with it, or with the whole.
     credit: Option<Credit>,
@@ -103,6 +109,7 @@ impl<'a> RunTask<'a> {
     ) -> Self {
         let run = intake::run_of(&job.id());
         let progress = delivery.progress_handle();
+        let keeping = context.keeper.keeping(&job, &context.models.borrow(), run.run);
         let registered = context.runs.begin(run, job.speech.model.clone(), progress, pulled);
         Self {
             context,
@@ -115,6 +122,7 @@ impl<'a> RunTask<'a> {
             chunk_subject: session_subject(inbox, SessionSubject::Chunk),
             result_subject: session_subject(inbox, SessionSubject::Result),
             call: None,
+            keeping,
             questions: FuturesUnordered::new(),
             credit: Some(credit),
             unjudged: None,
@@ -142,6 +150,9 @@ impl<'a> RunTask<'a> {
                 Some(event) => event,
                 None => self.wait(&run, stopped, leaving).await,
             };
+            if let (Event::Started(Ok(StartedAnswer::Go)), Some(keeping)) = (&event, &mut self.keeping) {
+                keeping.claim();
+            }
             stopped |= matches!(event, Event::Stop);
             leaving |= matches!(event, Event::HandBack);
             actions = run.on(event, self.context.clock.now());
@@ -304,6 +315,11 @@ impl<'a> RunTask<'a> {
         };
         if let Err(error) = ended {
             tracing::debug!(%error, seq, "the end of a delivery was not told; the session will stop its next run");
+        }
+        if let (Ending::Ack, Some(RunOutcome::Spoken(spoken))) = (ending, run.outcome())
+            && let Some(keeping) = self.keeping.take()
+        {
+            keeping.store(run.pieces(), spoken);
         }
         match run.verdict(ending) {
             Some(outcome) => self.tell_outcome(outcome).await,

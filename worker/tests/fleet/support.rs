@@ -184,8 +184,10 @@ impl Session {
                 pitch: None,
                 seed: None,
                 priority: Priority::Normal,
+                fresh: false,
             },
             class: JobClass::Normal,
+            keep: false,
         }
     }
 

@@ -5,6 +5,8 @@ use super::{Setting, setting};
 
 /// An engine with less cannot even start.
 const LEAST_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+/// A cache with less could not hold the longest take.
+const LEAST_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const ANY: u64 = u64::MAX;
 
 /// See the module.
@@ -136,6 +138,34 @@ pub(super) const SETTINGS: &[Setting] = &[
         Whole(100, 600_000),
         "Milliseconds that each phase of the end may take",
         fleet.stop_timeout
+    ),
+    setting!(
+        "cache.enabled",
+        "CHORUS_CACHE_ENABLED",
+        Truth,
+        "Whether what was spoken is kept, and heard again when the same is asked for",
+        cache.enabled
+    ),
+    setting!(
+        "cache.max_bytes",
+        "CHORUS_CACHE_MAX_BYTES",
+        Whole(LEAST_CACHE_BYTES, ANY),
+        "How large the broker's store of spoken audio may be; the oldest goes first",
+        cache.max_bytes
+    ),
+    setting!(
+        "cache.ttl_ms",
+        "CHORUS_CACHE_TTL_MS",
+        Whole(1_000, ANY),
+        "How long spoken audio is kept, in milliseconds",
+        cache.ttl
+    ),
+    setting!(
+        "cache.local_bytes",
+        "CHORUS_CACHE_LOCAL_BYTES",
+        Whole(0, ANY),
+        "Spoken audio that each process keeps in memory beside that; 0 is none",
+        cache.local_bytes
     ),
     setting!(
         "log.filter",

@@ -63,9 +63,14 @@ class ModelInfo:
 
 
 class Model(ABC):
-    """A loaded model. `synthesize` is called by several lanes at once."""
+    """A loaded model. `synthesize` is called by several lanes at once.
+
+    `files` are what the voice is made of, in an order that is always the same; a model that does not tell has
+    no takes stored.
+    """
 
     info: ModelInfo
+    files: tuple[str, ...] = ()
     # How it is run here; None where there is nothing to choose.
     tuning: Tuning | None = None
 

@@ -77,6 +77,7 @@ class CoquiEngine(Engine):
             progress=progress,
         )
         model = _load(source, device, settings)
+        model.files = source.files
         log.info("loaded model %s on %s: %s", spec.name, device, model.tuning or "as it comes")
         return model
 

@@ -37,6 +37,15 @@ class Source:
         return folder / "config.json"
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """All files that the voice is made of: a directory's own, or those that are named."""
+        if self.checkpoint.is_dir():
+            within = sorted(file for file in self.checkpoint.iterdir() if file.is_file())
+            return tuple(str(file) for file in within)
+        named = (self.checkpoint, self.config_path, self.vocoder_checkpoint, self.vocoder_config)
+        return tuple(str(file) for file in named if file is not None and file.is_file())
+
+    @property
     def checkpoint_file(self) -> Path:
         """The file with the weights."""
         if not self.checkpoint.is_dir():
