@@ -45,7 +45,10 @@ class JobContext:
 
 @dataclass(frozen=True)
 class SynthesisRequest:
-    """One text to speak. `pitch` is in semitones; None means that the request does not say."""
+    """One text to speak. `pitch` is in semitones; None means that the request does not say.
+
+    `speaker_clip` is a file on this machine with somebody's speech, for models that can take on a voice.
+    """
 
     model: str
     text: str
@@ -56,6 +59,7 @@ class SynthesisRequest:
     seed: int | None
     options: Fields
     job: JobContext
+    speaker_clip: str | None = None
 
 
 def model_spec(payload: Fields) -> ModelSpec:
@@ -102,4 +106,5 @@ def synthesis_request(payload: Fields) -> SynthesisRequest:
             segment=job.optional_integer("segment", 0, MAX_SEED) or 0,
             attempt=job.optional_integer("attempt", 0, 2**31) or 1,
         ),
+        speaker_clip=payload.optional_text("speakerClip", MAX_PATH_CHARS),
     )

@@ -121,7 +121,14 @@ def refuse_voice_changes(request: SynthesisRequest) -> None:
         raise unsupported("language", f"model {request.model} has one language")
     if request.speed not in (None, 1.0):
         raise unsupported("speed", f"model {request.model} has one speed")
+    refuse_clip(request)
     refuse_pitch(request)
+
+
+def refuse_clip(request: SynthesisRequest) -> None:
+    """For models that speak in the voices they have learnt."""
+    if request.speaker_clip is not None:
+        raise unsupported("speakerClip", f"model {request.model} cannot take on a voice")
 
 
 def refuse_pitch(request: SynthesisRequest) -> None:

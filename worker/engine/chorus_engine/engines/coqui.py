@@ -2,7 +2,7 @@
 
 This module is imported before the handshake, so it imports nothing heavy: torch and Coqui cost seconds and
 come on the loader's thread, right after the handshake is answered. VITS models, which most voices are, are
-spoken directly (`vits`); all others through Coqui's synthesizer (`other_models`).
+spoken directly (`vits`), XTTS as a stream (`xtts`), all others through Coqui's synthesizer (`other_models`).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class CoquiEngine(Engine):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Speed is VITS's to change; no Coqui model changes pitch."""
-        return Capabilities(speed=True, lanes=self._lanes)
+        """VITS and XTTS change speed, XTTS streams; no Coqui model changes pitch."""
+        return Capabilities(streaming=True, speed=True, lanes=self._lanes)
 
     def prepare(self) -> None:
         """Imports torch and Coqui and puts the in-process phonemizer in place."""
@@ -86,11 +86,13 @@ def _load(source: Source, device: str, settings: Any) -> Model:
     from TTS.config import load_config
     from TTS.tts.models.vits import Vits
 
-    from chorus_engine.engines import other_models, vits_load
+    from chorus_engine.engines import other_models, vits_load, xtts
 
-    is_fairseq = "fairseq" in str(source.checkpoint)
-    if not is_fairseq and load_config(str(source.config_path)).model == "vits":
+    kind = None if "fairseq" in str(source.checkpoint) else load_config(str(source.config_path)).model
+    if kind == "vits":
         return vits_load.load(source.config_path, source.checkpoint_file, device, settings)
+    if kind == "xtts":
+        return xtts.load(source.config_path, source.checkpoint_file, device)
     loaded = other_models.synthesizer(source, device)
     if isinstance(loaded.tts_model, Vits):
         return vits_load.prepare(loaded.tts_model, settings)

@@ -1,4 +1,4 @@
-"""Coqui models other than VITS, spoken through Coqui's synthesizer.
+"""Coqui models other than VITS and XTTS, spoken through Coqui's synthesizer.
 
 These keep state on the model while they speak and draw from torch's global generator, so one speaks at a
 time, under a lock that all of them share.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from chorus_engine.engines.base import Model, ModelInfo, refuse_options, refuse_pitch
+from chorus_engine.engines.base import Model, ModelInfo, refuse_clip, refuse_options, refuse_pitch
 from chorus_engine.engines.coqui_source import Source
 from chorus_engine.engines.pcm import to_pcm
 from chorus_engine.engines.vits import language_names, pick_language, pick_voice, speaker_names
@@ -24,9 +26,15 @@ from chorus_engine.take import Take
 # Appended by the synthesizer to every sentence (`PAD_SILENCE_SAMPLES`).
 PADDING_SAMPLES = 10_000
 MAX_TEXT_CHARS = 1_000
-# XTTS warns over this length in English, and fails at 400 tokens.
-XTTS_MAX_TEXT_CHARS = 250
 _speaking = threading.Lock()
+
+
+@contextmanager
+def speaking(seed: int | None) -> Iterator[None]:
+    """Within it, this thread alone speaks with models of this kind, on the noise of `seed` or fresh noise."""
+    with _speaking, torch.random.fork_rng():
+        torch.manual_seed(secrets.randbits(63) if seed is None else seed)
+        yield
 
 
 def synthesizer(source: Source, device: str) -> Any:
@@ -49,10 +57,10 @@ class SynthesizerModel(Model):
         self._synthesizer = loaded
         model = loaded.tts_model
         voices = speaker_names(model)
-        if getattr(model.config, "supports_cloning", False):
+        self._clones = bool(getattr(model.config, "supports_cloning", False))
+        if self._clones:
             voices = sorted({*voices, *model.get_voices(loaded.voice_dir)})
-        limit = XTTS_MAX_TEXT_CHARS if model.config.model == "xtts" else MAX_TEXT_CHARS
-        self.info = ModelInfo(int(loaded.output_sample_rate), voices, language_names(model), limit)
+        self.info = ModelInfo(int(loaded.output_sample_rate), voices, language_names(model), MAX_TEXT_CHARS)
         characters = getattr(getattr(model, "tokenizer", None), "characters", None)
         self._speller = None if characters is None else Speller(model.tokenizer)
 
@@ -62,15 +70,20 @@ class SynthesizerModel(Model):
         refuse_options(request)
         if request.speed not in (None, 1.0):
             raise unsupported("speed", f"model {request.model} has one speed")
-        voice, language = pick_voice(request, self.info), pick_language(request, self.info)
+        if not self._clones:
+            refuse_clip(request)
+        language = pick_language(request, self.info)
+        voice = None if request.speaker_clip else pick_voice(request, self.info)
         self._check_text(request, language, take)
-        with _speaking:
+        with speaking(request.seed):
             take.step()
-            with torch.random.fork_rng():
-                torch.manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
-                wave = self._synthesizer.tts(
-                    request.text, speaker_name=voice, language_name=language, split_sentences=False
-                )
+            wave = self._synthesizer.tts(
+                request.text,
+                speaker_name=voice,
+                language_name=language,
+                speaker_wav=request.speaker_clip,
+                split_sentences=False,
+            )
         take.step()
         take.write(to_pcm(without_padding(torch.as_tensor(wave, dtype=torch.float32))))
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chorus_engine.engines.base import Model, ModelInfo, refuse_options, refuse_pitch
+from chorus_engine.engines.base import Model, ModelInfo, refuse_clip, refuse_options, refuse_pitch
 from chorus_engine.engines.pcm import to_pcm
 from chorus_engine.engines.tuning import Tuning
 from chorus_engine.engines.vits_parts import Arrays, Parts
@@ -49,6 +49,7 @@ class Voices:
     def utterance(self, request: SynthesisRequest, take: Take) -> Utterance:
         """A request as the network takes it; EngineError for what this model cannot do."""
         refuse_pitch(request)
+        refuse_clip(request)
         refuse_options(request, _OPTIONS)
         voice, language = pick_voice(request, self.info), pick_language(request, self.info)
         tokens = self._speller.spell(request.text, language)
