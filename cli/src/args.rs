@@ -16,7 +16,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Value;
-pub use bench::{BenchCommand, ChaosArgs, FirstAudioArgs, LatencyArgs, SlaArgs, TtsServerArgs};
+pub use bench::{
+    BatchArgs, BenchCommand, CacheBenchArgs, ChaosArgs, FirstAudioArgs, LatencyArgs, LongTextArgs, NullArgs,
+    SlaArgs, StreamsArgs, TtsServerArgs,
+};
 pub use cache::CacheCommand;
 pub use config::ConfigCommand;
 pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
@@ -338,6 +341,17 @@ impl Command {
             Self::Bench(BenchCommand::Latency(args)) => args.engine.values(),
             Self::Bench(BenchCommand::FirstAudio(args)) => args.engine.values(),
             Self::Bench(BenchCommand::Sla(args)) => args.engine.values(),
+            Self::Bench(BenchCommand::Batch(args)) => args.engine.values(),
+            Self::Bench(BenchCommand::Cache(args)) => args.engine.values(),
+            Self::Bench(BenchCommand::LongText(_)) => ["engine.threads", "engine.lanes"]
+                .map(|key| Value::flag(key, "chorus bench long-text", "1"))
+                .to_vec(),
+            Self::Bench(BenchCommand::Null(_)) => {
+                vec![Value::flag("engine.kind", "chorus bench null", "null")]
+            }
+            Self::Bench(BenchCommand::Streams(_)) => {
+                vec![Value::flag("engine.kind", "chorus bench streams", "checkable")]
+            }
             // Its engine's samples are what is checked.
             Self::Bench(BenchCommand::Chaos(_)) => {
                 vec![Value::flag("engine.kind", "chorus bench chaos", "checkable")]
@@ -369,6 +383,11 @@ impl Command {
             Self::Config(command) => command.json(),
             Self::Bench(BenchCommand::Latency(args)) => args.json,
             Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
+            Self::Bench(BenchCommand::Batch(args)) => args.json,
+            Self::Bench(BenchCommand::Cache(args)) => args.json,
+            Self::Bench(BenchCommand::LongText(args)) => args.json,
+            Self::Bench(BenchCommand::Null(args)) => args.json,
+            Self::Bench(BenchCommand::Streams(args)) => args.json,
             Self::Bench(BenchCommand::Sla(args)) => args.json,
             Self::Bench(BenchCommand::TtsServer(args)) => args.json,
             Self::Bench(BenchCommand::Chaos(args)) => args.json,

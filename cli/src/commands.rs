@@ -48,6 +48,11 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         Command::Bench(BenchCommand::FirstAudio(args)) => {
             Box::pin(bench::first_audio::run(context, args)).await
         }
+        Command::Bench(BenchCommand::Batch(args)) => Box::pin(bench::batch::run(context, args)).await,
+        Command::Bench(BenchCommand::Cache(args)) => Box::pin(bench::cache::run(context, args)).await,
+        Command::Bench(BenchCommand::LongText(args)) => Box::pin(bench::long_text::run(context, args)).await,
+        Command::Bench(BenchCommand::Null(args)) => Box::pin(bench::null::run(context, args)).await,
+        Command::Bench(BenchCommand::Streams(args)) => Box::pin(bench::streams::run(context, args)).await,
         Command::Bench(BenchCommand::Sla(args)) => Box::pin(bench::sla::run(context, args)).await,
         Command::Bench(BenchCommand::TtsServer(args)) => {
             Box::pin(bench::tts_server::run(context, args)).await

@@ -23,6 +23,8 @@ use chorus_manager::{Manager, ManagerConfig, ManagerHandle};
 use chorus_runtime::clock::SystemClock;
 use chorus_runtime::shutdown::Shutdown;
 use chorus_worker::WorkerConfig;
+use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -76,8 +78,8 @@ pub enum BrokerSource {
 /// How the workers run.
 #[derive(Debug, Clone)]
 pub enum Workers {
-    /// One, in this process.
-    Inside(Box<WorkerConfig>),
+    /// In this process.
+    Inside(Vec<WorkerConfig>),
     /// Each a process of its own.
     Processes(Vec<WorkerProcessConfig>),
 }
@@ -103,7 +105,7 @@ pub struct Fleet {
     broker: Option<Broker>,
     bus: Option<BusConfig>,
     manager: Option<ManagerHandle>,
-    worker: Option<InsideWorker>,
+    inside: Vec<InsideWorker>,
     processes: Mutex<Vec<WorkerProcess>>,
 }
 
@@ -118,7 +120,7 @@ impl Fleet {
             broker: None,
             bus: None,
             manager: None,
-            worker: None,
+            inside: Vec::new(),
             processes: Mutex::new(Vec::new()),
         };
         (fleet, notices)
@@ -147,9 +149,11 @@ impl Fleet {
         let named = |name: &str| BusConfig { name: name.to_owned(), ..bus.clone() };
         // The engine's own start is what takes long: the workers begin first.
         match &self.config.workers {
-            Workers::Inside(config) => {
-                let config = WorkerConfig { bus: named("chorus-worker"), ..(**config).clone() };
-                self.worker = Some(InsideWorker::start(config, &self.root)?);
+            Workers::Inside(configs) => {
+                for config in configs {
+                    let config = WorkerConfig { bus: named("chorus-worker"), ..config.clone() };
+                    self.inside.push(InsideWorker::start(config, &self.root)?);
+                }
             }
             Workers::Processes(configs) => {
                 for config in configs {
@@ -180,7 +184,7 @@ impl Fleet {
     /// Waits until a part in this process ends by itself, which none should.
     pub async fn failed(&self) -> CliError {
         let manager = ended(self.manager.as_ref().map(ManagerHandle::ended));
-        let worker = ended(self.worker.as_ref().map(InsideWorker::ended));
+        let worker = any_ended(self.inside.iter().map(InsideWorker::ended));
         tokio::select! {
             () = manager => CliError::Fleet { part: "manager", why: "it ended by itself".into() },
             why = worker => CliError::Fleet { part: "worker", why },
@@ -191,15 +195,13 @@ impl Fleet {
     pub async fn stop(mut self, shutdown: &Shutdown) {
         let limit = self.config.stop_timeout + STOP_MARGIN;
         let processes = std::mem::take(self.processes.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let worker = self.worker.take();
+        let inside = std::mem::take(&mut self.inside);
         let workers = async {
             // All at once: each takes its own time to finish what it speaks.
             for process in &processes {
                 process.ask_to_stop();
             }
-            if let Some(worker) = worker {
-                worker.stop().await;
-            }
+            join_all(inside.into_iter().map(InsideWorker::stop)).await;
             for process in processes {
                 process.stopped().await;
             }
@@ -219,6 +221,12 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         self.root.cancel();
     }
+}
+
+/// The first of them that ends; never, of none.
+async fn any_ended<T>(parts: impl Iterator<Item = impl Future<Output = T>>) -> T {
+    let mut parts: FuturesUnordered<_> = parts.collect();
+    ended(parts.next().await.map(std::future::ready)).await
 }
 
 async fn ended<T>(part: Option<impl Future<Output = T>>) -> T {

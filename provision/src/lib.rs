@@ -175,9 +175,11 @@ impl Provisioner {
     /// The lock of CHORUS_HOME; waits for another holder, naming it to the observer.
     async fn lock(&self) -> Result<FileLock, Error> {
         let config = &self.context.config;
-        std::fs::create_dir_all(config.home.join("tools"))
-            .map_err(|error| Error::io("make the folder", &config.home, error))?;
-        let path = config.home.join("provision.lock");
+        let tools = config.home.join("tools");
+        std::fs::create_dir_all(&tools).map_err(|error| Error::io("make the folder", &config.home, error))?;
+        // Beside what is guarded: homes may share their folders by links, and then share the lock.
+        let shared = tools.canonicalize().map_err(|error| Error::io("find the folder", &tools, error))?;
+        let path = shared.with_file_name("provision.lock");
         let note = format!("process {}", std::process::id());
         let mut lock = FileLock::acquire(&path, &note, Duration::ZERO).await;
         if let Err(LockError::Held { holder, .. }) = &lock {

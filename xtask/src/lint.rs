@@ -7,7 +7,7 @@ use anyhow::bail;
 use crate::command::{self, command};
 use crate::report::{Passed, Report};
 use crate::setup::{self, cargo};
-use crate::{files, imports, sources};
+use crate::{files, imports, node, sources};
 
 /// Runs every lint.
 pub(crate) fn run(root: &Path, report: &mut Report) {
@@ -27,6 +27,7 @@ pub(crate) fn run(root: &Path, report: &mut Report) {
     report.step("licences", || deny(root, &["bans", "licenses", "sources"]));
     report.step("advisories", || deny(root, &["advisories"]));
     report.step("ruff", || ruff(root));
+    report.step("typescript", || node::lint(root));
 }
 
 fn tool(root: &Path, arguments: &[&str]) -> anyhow::Result<Passed> {

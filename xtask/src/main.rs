@@ -9,6 +9,7 @@ mod command;
 mod files;
 mod imports;
 mod lint;
+mod node;
 mod report;
 mod setup;
 mod sources;
@@ -21,8 +22,8 @@ use report::Report;
 
 const USAGE: &str = "usage: cargo xtask <lint|test>
 
-  lint  format, clippy, who may import what, file sizes, licences, and ruff on the Python package
-  test  every test, Rust and Python; installs what they need on the first run";
+  lint  format, clippy, who may import what, file sizes, licences, ruff on the Python package, the Node client's types
+  test  every test, Rust, Python and Node; installs what they need on the first run";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::command::{self, command};
 use crate::report::{Passed, Report};
 use crate::setup::{self, Installed, cargo};
-use crate::sources;
+use crate::{node, sources};
 
 /// Installs what the tests need, then runs them all.
 pub(crate) fn run(root: &Path, report: &mut Report) {
@@ -21,6 +21,7 @@ pub(crate) fn run(root: &Path, report: &mut Report) {
     report.step("rust", || rust(root, &installed));
     report.step("documents", || documents(root));
     report.step("python", || pytest(root, &installed.python));
+    report.step("node", || node::test(root, &installed));
 }
 
 fn rust(root: &Path, installed: &Installed) -> anyhow::Result<Passed> {

@@ -11,6 +11,16 @@ pub enum BenchCommand {
     Latency(LatencyArgs),
     /// First audio of a sentence of 60 characters, against the engine's own time.
     FirstAudio(FirstAudioArgs),
+    /// One long text on two workers of one thread, against one engine of one thread.
+    LongText(LongTextArgs),
+    /// What the way costs when the engine costs nothing: one client and 64.
+    Null(NullArgs),
+    /// Many listeners at once, each at the pace at which it sounds.
+    Streams(StreamsArgs),
+    /// One engine alone: one text at a time, and several at once.
+    Batch(BatchArgs),
+    /// The same words again.
+    Cache(CacheBenchArgs),
     /// The plan's service levels under Poisson arrivals, and the highest rate that holds them.
     Sla(SlaArgs),
     /// Against Coqui's own server, on the same voice. Needs the program espeak-ng, which that server calls.
@@ -119,4 +129,80 @@ pub struct TtsServerArgs {
     /// The figures as JSON, on the last line.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `chorus bench long-text`.
+#[derive(Debug, Args)]
+pub struct LongTextArgs {
+    /// How many pairs.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub runs: u32,
+    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// The figures as JSON, on the last line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `chorus bench null`.
+#[derive(Debug, Args)]
+pub struct NullArgs {
+    /// How many turns of one client.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub turns: u32,
+    /// How many requests from 64 clients; a quarter as many plain ones.
+    #[arg(long, default_value_t = 12_000, value_parser = clap::value_parser!(u32).range(256..=10_000_000))]
+    pub requests: u32,
+    /// The figures as JSON, on the last line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `chorus bench streams`.
+#[derive(Debug, Args)]
+pub struct StreamsArgs {
+    /// How many listeners.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub streams: u32,
+    /// Sentences that each hears, of three seconds.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub sentences: u32,
+    /// The figures as JSON, on the last line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `chorus bench batch`.
+#[derive(Debug, Args)]
+pub struct BatchArgs {
+    /// How many texts at each level.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(16..=10_000))]
+    pub texts: u32,
+    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// The figures as JSON, on the last line.
+    #[arg(long)]
+    pub json: bool,
+    /// The engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// `chorus bench cache`.
+#[derive(Debug, Args)]
+pub struct CacheBenchArgs {
+    /// How many texts.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub texts: u32,
+    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// The figures as JSON, on the last line.
+    #[arg(long)]
+    pub json: bool,
+    /// The engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }

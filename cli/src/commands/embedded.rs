@@ -6,6 +6,7 @@ use std::time::Duration;
 use chorus_bus::{Bus, BusConfig};
 use chorus_manager::ManagerConfig;
 use chorus_protocol::{Incarnation, WorkerId, names};
+use chorus_worker::WorkerConfig;
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::mpsc;
 
@@ -30,12 +31,21 @@ pub struct Embedded {
     scratch: Option<Scratch>,
     /// Whether takes are stored: for nobody, where the store goes with the command.
     cache: bool,
+    workers: usize,
+    /// How its broker is reached, once it is up.
+    bus: Option<BusConfig>,
 }
 
 impl Embedded {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { fleet: None, notices: None, engine: None, scratch: None, cache: false }
+        Self { fleet: None, notices: None, engine: None, scratch: None, cache: false, workers: 1, bus: None }
+    }
+
+    /// The same, with so many workers.
+    #[must_use]
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 
     /// The same, with a cache.
@@ -53,10 +63,10 @@ impl Embedded {
         let notices = self.notices.insert(notices);
         let spinner = context.ui.spinner("starting the fleet …");
         let starting = async {
-            let bus = fleet.start_broker().await?;
+            let bus = self.bus.insert(fleet.start_broker().await?);
             fleet.start_services().await?;
-            let bus = Bus::connect(BusConfig { name: "chorus".into(), ..bus }).await?;
-            let ready = ready::wait(&bus, context.config.fleet.ready_timeout, &spinner);
+            let bus = Bus::connect(BusConfig { name: "chorus".into(), ..bus.clone() }).await?;
+            let ready = ready::wait(&bus, self.workers, context.config.fleet.ready_timeout, &spinner);
             tokio::select! {
                 ready = ready => ready.map(|_status| bus),
                 failed = fleet.failed() => Err(failed),
@@ -77,6 +87,12 @@ impl Embedded {
             },
             _ => std::future::pending().await,
         }
+    }
+
+    /// One more connection to its broker.
+    pub async fn connect(&self, name: &str) -> Result<Bus, CliError> {
+        let bus = self.bus.clone().ok_or(CliError::NoFleet)?;
+        Ok(Bus::connect(BusConfig { name: name.into(), ..bus }).await?)
     }
 
     /// How its engine is started, for a second one beside it.
@@ -112,16 +128,19 @@ impl Embedded {
             environment: environment.pairs(),
         };
         let bus = BusConfig { token: Some(token), ..BusConfig::default() };
-        let id = names::default_worker_id(&parts::host(), Incarnation::new());
-        let id = WorkerId::new(id).map_err(|error| CliError::Usage(error.to_string()))?;
-        let mut worker = parts::worker_config(config, environment, &engine, id, definitions);
-        worker.drain_within = DRAIN;
+        let mut workers = Vec::new();
+        for _ in 0..self.workers {
+            let id = names::default_worker_id(&parts::host(), Incarnation::new());
+            let id = WorkerId::new(id).map_err(|error| CliError::Usage(error.to_string()))?;
+            let worker = parts::worker_config(config, environment, &engine, id, definitions.clone());
+            workers.push(WorkerConfig { drain_within: DRAIN, ..worker });
+        }
         let manager = ManagerConfig { drain_timeout: DRAIN, ..parts::manager_config(config, bus.clone()) };
         (self.engine, self.scratch) = (Some(engine), Some(scratch));
         Ok(FleetConfig {
             broker: BrokerSource::Own(Box::new(broker), bus),
             manager,
-            workers: Workers::Inside(Box::new(worker)),
+            workers: Workers::Inside(workers),
             stop_timeout: config.fleet.stop_timeout,
         })
     }

@@ -55,23 +55,34 @@ pub fn can_speak(status: &ServiceStatus) -> bool {
     status.models.iter().any(|model| model.ready_workers > 0)
 }
 
+/// On how many workers the model that most of them speak can speak now.
+fn speaking(status: &ServiceStatus) -> usize {
+    status.models.iter().map(|model| model.ready_workers as usize).max().unwrap_or_default()
+}
+
 /// One status of the fleet.
 pub async fn status(bus: &Bus) -> Result<ServiceStatus, CliError> {
     let question = Envelope::request(Ask::default(), SystemClock.unix_ms());
     Ok(bus.request(names::STATUS, &question, ANSWER_WITHIN).await?)
 }
 
-/// Waits until a model can speak.
+/// Waits until a model can speak on so many workers.
 ///
 /// # Errors
 /// INIT_FAILED when none will, or none does within `limit`.
-pub async fn wait(bus: &Bus, limit: Duration, spinner: &Spinner) -> Result<ServiceStatus, CliError> {
+pub async fn wait(
+    bus: &Bus,
+    workers: usize,
+    limit: Duration,
+    spinner: &Spinner,
+) -> Result<ServiceStatus, CliError> {
     let deadline = Instant::now() + limit;
     let mut waiting_for = "starting the fleet …".to_owned();
     loop {
         match status(bus).await {
             Ok(status) => match judge(&status) {
-                Judged::Ready => return Ok(status),
+                Judged::Ready if speaking(&status) >= workers => return Ok(status),
+                Judged::Ready => waiting_for = "starting more workers …".to_owned(),
                 Judged::Failed(error) => return Err(error.into()),
                 Judged::Waiting(what) => waiting_for = what,
             },

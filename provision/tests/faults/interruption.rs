@@ -51,6 +51,25 @@ async fn two_at_once_do_the_work_once_and_the_second_says_for_whom_it_waits() {
 }
 
 #[tokio::test]
+async fn homes_that_share_their_folders_by_links_wait_for_each_other() {
+    let machine = Machine::new();
+    let go = machine.path("go");
+    machine.uv(&format!(": > {0}.at-work; while ! [ -e {0} ]; do sleep 0.02; done", go.display()));
+    let ((first, _), (second, memory)) = (machine.provisioner(), machine.linked_provisioner());
+    let second_waits = async {
+        until("uv is at work", || machine.path("go.at-work").exists()).await;
+        let (provided, ()) = tokio::join!(second.provide(LIGHT), async {
+            until("the second waits", || memory.heard("waiting for")).await;
+            std::fs::write(&go, "").unwrap();
+        });
+        provided.unwrap()
+    };
+    let (one, _other) = tokio::join!(first.provide(LIGHT), second_waits);
+    one.unwrap();
+    assert_eq!(machine.uv_runs("pip sync"), 1);
+}
+
+#[tokio::test]
 async fn a_cancelled_run_ends_its_installer_and_leaves_nothing_that_counts() {
     let machine = Machine::new();
     stay_at_work(&machine);

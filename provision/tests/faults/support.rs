@@ -91,6 +91,19 @@ impl Machine {
         let memory = Arc::new(Memory::default());
         (Provisioner::new(self.config(), memory.clone()), memory)
     }
+
+    /// The same with a home of its own, whose folders are links to the first one's.
+    pub(crate) fn linked_provisioner(&self) -> (Provisioner, Arc<Memory>) {
+        let (home, linked) = (self.path("home"), self.path("linked-home"));
+        std::fs::create_dir_all(&linked).unwrap();
+        for folder in ["tools", "engine", "env"] {
+            std::fs::create_dir_all(home.join(folder)).unwrap();
+            std::os::unix::fs::symlink(home.join(folder), linked.join(folder)).unwrap();
+        }
+        let memory = Arc::new(Memory::default());
+        let config = Config { home: linked, ..self.config() };
+        (Provisioner::new(config, memory.clone()), memory)
+    }
 }
 
 /// The configuration of the machine in `root`.
