@@ -329,9 +329,12 @@ impl Command {
             Self::Models(ModelsCommand::Add { engine, report, .. }) => {
                 [nats(&report.nats), engine.values()].concat()
             }
-            Self::Models(ModelsCommand::List { report } | ModelsCommand::Remove { report, .. }) => {
-                nats(&report.nats)
-            }
+            Self::Models(
+                ModelsCommand::List { report }
+                | ModelsCommand::Load { report, .. }
+                | ModelsCommand::Unload { report, .. }
+                | ModelsCommand::Remove { report, .. },
+            ) => nats(&report.nats),
             Self::Drain(args) => nats(&args.report.nats),
             Self::Jobs(command) => nats(&command.report().nats),
             Self::Cache(command) => nats(&command.report().nats),
@@ -373,9 +376,12 @@ impl Command {
             Self::Setup(args) => args.json,
             Self::Voice(VoiceCommand::Import { json, .. } | VoiceCommand::List { json }) => *json,
             Self::Models(ModelsCommand::List { report }) => report.json,
-            Self::Models(ModelsCommand::Add { report, .. } | ModelsCommand::Remove { report, .. }) => {
-                report.json
-            }
+            Self::Models(
+                ModelsCommand::Add { report, .. }
+                | ModelsCommand::Load { report, .. }
+                | ModelsCommand::Unload { report, .. }
+                | ModelsCommand::Remove { report, .. },
+            ) => report.json,
             Self::Drain(args) => args.report.json,
             Self::Jobs(command) => command.report().json,
             Self::Cache(command) => command.report().json,

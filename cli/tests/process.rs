@@ -161,6 +161,31 @@ fn what_sigkill_leaves_of_up_ends_by_itself() {
     refused(&home.chorus(&["status"]), 1, "no fleet");
 }
 
+#[test]
+fn a_model_is_taken_off_the_workers_and_brought_back() {
+    let parts = parts();
+    let home = Home::new();
+    let mut up = home.program(env!("CARGO_BIN_EXE_chorus"), &["up", "--engine", "null"]);
+    let mut up = up.envs(parts).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("a fleet that can speak", || home.chorus(&["status"]).status.success());
+    refused(&home.chorus(&["models", "load", "nobody"]), 1, "nobody");
+    let order = |what: &str| {
+        let output = home.chorus(&["models", what, "null", "--json"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let unloaded = order("unload");
+    assert_eq!(unloaded["unloaded"], "null");
+    assert!(unloaded["workers"][0]["rssBytes"].as_u64() > Some(0), "{unloaded}");
+    assert!(!home.chorus(&["status"]).status.success(), "no model can speak");
+    let loaded = order("load");
+    assert!(loaded["workers"][0]["loadMs"].as_f64() >= Some(0.0), "{loaded}");
+    assert!(home.chorus(&["status"]).status.success());
+    up.kill().unwrap();
+    up.wait().unwrap();
+    wait_for("the end of all processes", || guards_of(home.0.path()).is_empty());
+}
+
 /// The parts that the environment names.
 fn parts() -> Vec<(&'static str, std::ffi::OsString)> {
     let named = |name| {

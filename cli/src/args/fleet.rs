@@ -53,6 +53,22 @@ pub enum ModelsCommand {
         #[command(flatten)]
         report: ReportArgs,
     },
+    /// Load a model of the catalogue on the workers of its engine, and wait until it is there.
+    Load {
+        /// Its name, or another name for it.
+        model: String,
+        /// Where to ask and how to answer.
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+    /// Take a model off the workers. It stays in the catalogue: `load` brings it back, and so does a worker's next start.
+    Unload {
+        /// Its name, or another name for it.
+        model: String,
+        /// Where to ask and how to answer.
+        #[command(flatten)]
+        report: ReportArgs,
+    },
     /// Take a model out of the catalogue; what is queued for it is dropped.
     Remove {
         /// Its name.

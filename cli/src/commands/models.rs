@@ -1,5 +1,7 @@
 //! `chorus models`: the catalogue of a fleet, asked and changed through its managers.
 
+mod order;
+
 use std::time::Duration;
 
 use chorus_bus::Bus;
@@ -37,6 +39,8 @@ enum Question {
     List,
     Add(Box<ModelDefinition>),
     Remove(ModelName),
+    Load(String),
+    Unload(String),
 }
 
 impl Question {
@@ -51,6 +55,8 @@ impl Question {
             ModelsCommand::Remove { model, .. } => {
                 Self::Remove(ModelName::new(model).map_err(|error| CliError::Usage(error.to_string()))?)
             }
+            ModelsCommand::Load { model, .. } => Self::Load(model),
+            ModelsCommand::Unload { model, .. } => Self::Unload(model),
         })
     }
 
@@ -80,6 +86,8 @@ impl Question {
                     ui.line(&format!("{model} is out of the catalogue"));
                 }
             }
+            Self::Load(model) => order::load(bus, ui, &model).await?,
+            Self::Unload(model) => order::unload(bus, ui, &model).await?,
         }
         Ok(())
     }
