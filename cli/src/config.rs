@@ -39,6 +39,9 @@ pub struct NatsConfig {
     pub server: Option<PathBuf>,
     /// `nats.port`: the port of a broker that `chorus up` starts; 0 is any. Without it 4222 when that is free, else any.
     pub port: Option<u16>,
+    /// `nats.replicas`: copies of the queue and of everything else that the broker keeps; more than 1 needs a cluster, and
+    /// every manager and worker must be told the same.
+    pub replicas: u32,
 }
 
 /// Which engine speaks, and with what.
@@ -147,7 +150,7 @@ impl CliConfig {
     pub fn defaults(home: PathBuf) -> Self {
         Self {
             home,
-            nats: NatsConfig::default(),
+            nats: NatsConfig { replicas: 1, ..NatsConfig::default() },
             engine: EngineConfig {
                 kind: EngineKind::Coqui,
                 command: None,

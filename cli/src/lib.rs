@@ -20,4 +20,5 @@ pub mod input;
 pub mod locate;
 pub mod output;
 pub mod runfile;
+pub mod switches;
 pub mod ui;

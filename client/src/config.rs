@@ -27,6 +27,8 @@ pub struct SessionHostConfig {
     pub retry: RetryPolicy,
     /// Delays between questions that managers do not answer.
     pub ask_again: RetryPolicy,
+    /// Whether the audio of a segment is counted and checked before it is heard; off only to show what it is good for.
+    pub check_audio: bool,
 }
 
 impl Default for SessionHostConfig {
@@ -48,6 +50,7 @@ impl Default for SessionHostConfig {
                 budget: None,
                 ..RetryPolicy::default()
             },
+            check_audio: true,
         }
     }
 }

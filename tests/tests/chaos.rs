@@ -84,6 +84,56 @@ async fn connections_reset() {
 }
 
 #[tokio::test]
-async fn workers_replaced_one_by_one() {
+async fn workers_and_managers_replaced_one_by_one() {
     holds("rolling-upgrade").await;
+}
+
+#[tokio::test]
+async fn every_manager_killed_and_begun_again() {
+    holds("managers-away").await;
+}
+
+#[tokio::test]
+async fn segments_that_take_longer_than_the_queue_waits() {
+    holds("long-segments").await;
+}
+
+#[tokio::test]
+async fn jobs_that_vanish_from_the_queue() {
+    holds("queue-emptied").await;
+}
+
+#[tokio::test]
+async fn garbage_on_the_pipe_of_an_engine() {
+    holds("engine-noise").await;
+}
+
+#[tokio::test]
+async fn the_only_engine_killed() {
+    holds("lone-engine-sigkill").await;
+}
+
+#[tokio::test]
+async fn an_engine_over_its_memory_limit() {
+    holds("memory-limit").await;
+}
+
+#[tokio::test]
+async fn a_link_down_and_up_between_network_namespaces() {
+    holds("link-down").await;
+}
+
+#[tokio::test]
+async fn clocks_an_hour_off() {
+    holds("clocks-off").await;
+}
+
+#[tokio::test]
+async fn no_false_alarm_while_every_core_is_busy() {
+    holds("calm-little").await;
+}
+
+#[tokio::test]
+async fn the_leading_node_of_a_cluster_killed() {
+    holds("node-killed").await;
 }

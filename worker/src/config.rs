@@ -154,6 +154,8 @@ pub struct WorkerConfig {
     pub prefetch: u32,
     /// Time between heartbeats.
     pub heartbeat_every: Duration,
+    /// How often the queue hears that a job is still worked on; well under its `ack_wait`.
+    pub in_progress_every: Duration,
     /// What finishing may take when the worker is told to leave.
     pub drain_within: Duration,
     /// How an engine with nothing to do is tried.
@@ -184,6 +186,7 @@ impl WorkerConfig {
             local_paths: BTreeMap::new(),
             prefetch: 1,
             heartbeat_every: Duration::from_millis(HEARTBEAT_INTERVAL_MS),
+            in_progress_every: Duration::from_millis(300),
             drain_within: Duration::from_secs(10),
             canary: CanaryConfig::default(),
             recycle: RecycleConfig::default(),
@@ -222,6 +225,7 @@ impl WorkerConfig {
             ("engine.liveness.idleSilence", self.engine.liveness.idle_silence),
             ("engine.liveness.loadSilence", self.engine.liveness.load_silence),
             ("heartbeatEvery", self.heartbeat_every),
+            ("inProgressEvery", self.in_progress_every),
             ("canary.every", self.canary.every.unwrap_or(Duration::MAX)),
             ("canary.within", self.canary.within),
             ("recycle.age", self.recycle.age.unwrap_or(Duration::MAX)),

@@ -169,7 +169,7 @@ impl Run {
         let mut run = Self {
             session: Session::AskedStarted { until: now + limits.answer_within * 2 },
             engine: Engine::Idle,
-            audio: Audio::new(limits.max_audio_bytes),
+            audio: Audio::new(limits.max_audio_bytes, limits.check_audio),
             window: Window::new(limits.answer_within),
             outcome: None,
             faulted: false,

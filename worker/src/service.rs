@@ -35,8 +35,6 @@ use crate::run::task::{MAX_UNJUDGED, RunContext};
 use crate::run::turns::Turns;
 use crate::runs::Runs;
 
-/// How often the broker is told that deliveries are worked on; its ack_wait is 1 s.
-const IN_PROGRESS_EVERY: Duration = Duration::from_millis(300);
 /// What runs that were cut short may take to tell their sessions.
 const LEAVE_WITHIN: Duration = Duration::from_secs(4);
 /// What storing the last takes may take.
@@ -267,7 +265,11 @@ impl WorkerService {
         tasks.spawn("control", FailureMeans::CancelScope, control.run());
         tasks.spawn("heartbeat", FailureMeans::CancelScope, heart.run());
         tasks.spawn("life", FailureMeans::CancelScope, life.run());
-        tasks.spawn("in-progress", FailureMeans::CancelScope, tell_progress(runs.clone()));
+        tasks.spawn(
+            "in-progress",
+            FailureMeans::CancelScope,
+            tell_progress(runs.clone(), self.config.in_progress_every),
+        );
         let keep_tasks = TaskGroup::new("keeper", &scope);
         keep_tasks.spawn_draining("keeper", FailureMeans::Log, |end| keeping.run(end));
         Parts { engine, events, runs, leaving, run_tasks, keep_tasks, tasks }
@@ -337,8 +339,8 @@ impl WorkerService {
 }
 
 /// One task for all deliveries: the broker hears of each that it is worked on.
-async fn tell_progress(runs: Arc<Runs>) {
-    let mut ticks = tokio::time::interval(IN_PROGRESS_EVERY);
+async fn tell_progress(runs: Arc<Runs>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

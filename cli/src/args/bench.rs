@@ -38,6 +38,9 @@ pub struct ChaosArgs {
     /// Show what scenarios there are.
     #[arg(long, conflicts_with = "scenarios")]
     pub list: bool,
+    /// Switch the fleet's mechanisms off, one at a time, and see that a scenario fails without each.
+    #[arg(long, conflicts_with_all = ["scenarios", "list"])]
+    pub switches: bool,
     /// The figures as JSON, on the last line.
     #[arg(long)]
     pub json: bool,

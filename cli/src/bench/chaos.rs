@@ -3,7 +3,10 @@
 //! Each scenario has a fleet of its own, with a broker of its own, and leaves nothing behind. The command fails when a
 //! check of any scenario does not hold.
 
+use chorus_chaos::switches::Mechanism;
 use chorus_chaos::{ChaosError, Programs, Report, Scenario, report, scenarios};
+
+use serde_json::json;
 
 use crate::app::Context;
 use crate::args::ChaosArgs;
@@ -18,6 +21,9 @@ pub async fn run(context: Context, args: ChaosArgs) -> Result<(), CliError> {
     if args.list {
         list(&context);
         return Ok(());
+    }
+    if args.switches {
+        return switches(&context).await;
     }
     let named = args.scenarios.iter().map(|name| scenarios::named(name)).collect::<Result<Vec<_>, _>>();
     let named = named.map_err(|unknown| CliError::Usage(unknown.to_string()))?;
@@ -44,6 +50,42 @@ async fn measure(context: &Context, programs: &Programs, scenario: &Scenario) ->
         }
     }
     Ok(report)
+}
+
+/// Switches mechanisms off, one at a time: each must make its scenario fail.
+async fn switches(context: &Context) -> Result<(), CliError> {
+    let programs = unless_stopped(&context.shutdown, programs(context)).await?;
+    let mut rows =
+        vec![["without", "scenario", "as it must be", "what went wrong"].map(str::to_owned).to_vec()];
+    let mut found = Vec::new();
+    for mechanism in Mechanism::ALL {
+        let mut scenario =
+            scenarios::named(mechanism.scenario()).map_err(|e| CliError::Usage(e.to_string()))?;
+        scenario.fleet.off = Some(mechanism);
+        let spinner = context.ui.spinner(&format!("{} without {} …", scenario.name, mechanism.name()));
+        let run = chorus_chaos::run(&programs, &scenario);
+        let report = unless_stopped(&context.shutdown, async { Ok(Box::pin(run).await) }).await?;
+        drop(spinner);
+        // A fleet that cannot even be brought to the end of the scenario has failed it too.
+        let faults = report.map_or_else(|error| vec![error.to_string()], |report| report.faults);
+        let red = if faults.is_empty() { "NO: it passed" } else { "yes: it failed" };
+        rows.push(vec![mechanism.name().into(), scenario.name.into(), red.into(), faults.join("; ")]);
+        found.push(json!({
+            "off": mechanism.name(),
+            "scenario": scenario.name,
+            "failed": !faults.is_empty(),
+            "faults": faults,
+        }));
+    }
+    let all = found.iter().all(|one| one["failed"] == true);
+    if context.ui.json() {
+        context.ui.json_line(&json!({"passed": all, "switches": found}));
+    } else {
+        for line in table(&rows) {
+            context.ui.line(&line);
+        }
+    }
+    if all { Ok(()) } else { Err(CliError::Reported) }
 }
 
 fn failed(scenario: &Scenario, error: &ChaosError) -> CliError {

@@ -2,7 +2,6 @@
 
 use chorus_manager::{Manager, ManagerConfig};
 use chorus_protocol::{Incarnation, ManagerId, WorkerId, names};
-use chorus_runtime::clock::SystemClock;
 use chorus_worker::WorkerService;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +11,7 @@ use crate::config::CliConfig;
 use crate::error::CliError;
 use crate::fleet::parts::{self, Need};
 use crate::locate::{self, unless_stopped};
+use crate::switches;
 
 /// Where a role looks for its broker when nobody says otherwise: it may well be started before it.
 const DEFAULT_BROKER: &str = "nats://127.0.0.1:4222";
@@ -25,11 +25,13 @@ fn broker(config: &CliConfig, name: &str) -> chorus_bus::BusConfig {
 pub async fn manager(context: Context, args: ManagerArgs) -> Result<(), CliError> {
     let id = args.id.map(ManagerId::new).transpose().map_err(|error| CliError::Usage(error.to_string()))?;
     let bus = broker(&context.config, "chorus-manager");
-    let config = ManagerConfig { id, ..parts::manager_config(&context.config, bus) };
+    let switches = switches::told(&context)?;
+    let mut config = ManagerConfig { id, ..parts::manager_config(&context.config, bus) };
+    switches::in_manager(&switches, &mut config);
     let limit = config.drain_timeout * 2;
     // Nothing but `stop` ends it in order; the token is for a start that waits for its broker.
     let root = CancellationToken::new();
-    let manager = Manager::new(config, SystemClock::shared());
+    let manager = Manager::new(config, switches::clock(&switches));
     let starting = async { Ok(manager.start(&root).await?) };
     let handle = unless_stopped(&context.shutdown, starting).await?;
     let working = async {
@@ -56,7 +58,9 @@ pub async fn worker(context: Context, args: WorkerArgs) -> Result<(), CliError> 
     let definitions = definitions.collect::<Result<Vec<_>, _>>()?;
     let mut settings = parts::worker_config(config, &context.environment, &engine, id, definitions);
     settings.bus = broker(config, "chorus-worker");
-    let (service, _handle) = WorkerService::new(settings, SystemClock::shared())?;
+    let switches = switches::told(&context)?;
+    switches::in_worker(&switches, &mut settings);
+    let (service, _handle) = WorkerService::new(settings, switches::clock(&switches))?;
     let worked = tokio::select! {
         worked = service.run(context.shutdown.token()) => worked,
         () = context.shutdown.hard_token().cancelled_owned() => Ok(()),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{Fault, Value, settings};
 
 /// What other parts of chorus read under the same prefix, and what is not a setting.
-const OTHERS: [&str; 2] = ["CHORUS_HOME", "CHORUS_BIN"];
+const OTHERS: [&str; 3] = ["CHORUS_HOME", "CHORUS_BIN", chorus_chaos::switches::VARIABLE];
 
 /// Names and values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

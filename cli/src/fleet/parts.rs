@@ -189,7 +189,12 @@ pub fn session_config(config: &CliConfig) -> SessionHostConfig {
 
 /// What the broker keeps: the same for every part, or they would change it in turns.
 fn layout(config: &CliConfig) -> Layout {
-    Layout { cache_ttl: config.cache.ttl, cache_max_bytes: config.cache.max_bytes, ..Layout::default() }
+    Layout {
+        replicas: config.nats.replicas as usize,
+        cache_ttl: config.cache.ttl,
+        cache_max_bytes: config.cache.max_bytes,
+        ..Layout::default()
+    }
 }
 
 /// The worker's own configuration; the broker's address is filled in by who starts it.

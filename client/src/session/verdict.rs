@@ -135,11 +135,11 @@ impl Session {
     }
 
     fn take_spoken(&mut self, run: &RunRef, spoken: &Spoken, now: Instant) -> ResultAnswer {
-        let max_bytes = self.config.max_segment_bytes;
+        let (max_bytes, strict) = (self.config.max_segment_bytes, self.config.check_audio);
         let Some(current) = self.running(run) else { return self.stale(run) };
         current.moved_at = now;
         let worker = current.worker.clone();
-        match current.pieces.check(spoken, max_bytes) {
+        match current.pieces.check(spoken, max_bytes, strict) {
             Checked::Missing(from) if current.resends < MAX_RESENDS => {
                 current.resends += 1;
                 ResultAnswer::Resend { from }

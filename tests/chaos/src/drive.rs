@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use chorus_protocol::WorkerId;
+use chorus_bus::Bus;
+use chorus_protocol::{WorkerId, names};
 use rustix::process::Signal;
 
 use crate::error::ChaosError;
 use crate::fleet::{Fleet, engine_of};
 use crate::proc;
-use crate::scenario::{Action, Part, Rounds, Scenario, Step, When, Which};
+use crate::scenario::{Action, Node, Part, Rounds, Scenario, Step, When, Which};
 use crate::wiretap::Wiretap;
 
 const POLL: Duration = Duration::from_millis(1);
@@ -18,6 +19,8 @@ const POLL: Duration = Duration::from_millis(1);
 const MIDDLE: Duration = Duration::from_millis(5);
 /// How long the moment of a step is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Whatever these bytes are, they are no frame: as a length they are far over the limit.
+const GARBAGE: [u8; 64] = [0xfe; 64];
 
 /// Drives one scenario.
 pub(crate) struct Driver<'a> {
@@ -76,18 +79,22 @@ impl<'a> Driver<'a> {
             Action::Stop(part) => self.each(part, Some(Signal::STOP)).await,
             Action::Continue(part) => self.each(part, Some(Signal::CONT)).await,
             Action::Terminate(part) => self.each(part, None).await,
-            Action::KillEngine(which) => self.kill_engines(which),
+            Action::KillEngine(which) => self.kill_engines(which).await,
             Action::Start(part) => self.start(part).await,
             Action::CutLinks => self.with_link(|link| link.cut()),
             Action::DelayLinks(delay) => self.with_link(|link| link.delay(delay)),
-            Action::RollWorkers => self.roll().await,
+            Action::Roll => self.roll().await,
+            Action::Garbage(which) => self.write_garbage(which).await,
+            Action::LinkDown => self.far()?.set(false).await,
+            Action::LinkUp => self.far()?.set(true).await,
+            Action::EmptyQueue => self.empty_queue().await,
             Action::Recover => self.fleet.recovered(self.wiretap).await,
         }
     }
 
     /// Sends a signal to a part, or, without one, ends it in order.
     async fn each(&mut self, part: Part, signal: Option<Signal>) -> Result<(), ChaosError> {
-        for number in self.choose(part)? {
+        for number in self.choose(part).await? {
             if matches!(part, Part::Worker(_)) && signal != Some(Signal::CONT) {
                 self.strike(number)?;
             }
@@ -101,8 +108,8 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn kill_engines(&mut self, which: Which) -> Result<(), ChaosError> {
-        for number in self.choose(Part::Worker(which))? {
+    async fn kill_engines(&mut self, which: Which) -> Result<(), ChaosError> {
+        for number in self.choose(Part::Worker(which)).await? {
             let worker = self.process(Part::Worker(which), number)?;
             let Some(engine) = worker.pid().and_then(engine_of) else { continue };
             self.strike(number)?;
@@ -112,11 +119,11 @@ impl<'a> Driver<'a> {
     }
 
     async fn start(&mut self, part: Part) -> Result<(), ChaosError> {
-        if part == Part::Broker {
-            return self.fleet.start_broker().await;
-        }
-        for number in self.choose(part)? {
-            self.process(part, number)?.start().await?;
+        for number in self.choose(part).await? {
+            match part {
+                Part::Broker | Part::Node(_) => self.fleet.broker.start_node(number).await?,
+                Part::Manager(_) | Part::Worker(_) => self.process(part, number)?.start().await?,
+            }
         }
         Ok(())
     }
@@ -127,7 +134,36 @@ impl<'a> Driver<'a> {
             self.fleet.workers[number].start().await?;
             self.fleet.recovered(self.wiretap).await?;
         }
+        for number in 0..self.fleet.managers.len() {
+            self.fleet.managers[number].terminate().await;
+            self.fleet.managers[number].start().await?;
+            self.fleet.recovered(self.wiretap).await?;
+        }
         Ok(())
+    }
+
+    /// Into the pipe by which the engine answers, beside what the engine itself writes.
+    async fn write_garbage(&mut self, which: Which) -> Result<(), ChaosError> {
+        for number in self.choose(Part::Worker(which)).await? {
+            let worker = self.process(Part::Worker(which), number)?;
+            let Some(engine) = worker.pid().and_then(engine_of) else { continue };
+            self.strike(number)?;
+            proc::write_into_pipes(engine, &GARBAGE)?;
+        }
+        Ok(())
+    }
+
+    fn far(&self) -> Result<&crate::fleet::Far, ChaosError> {
+        let far = self.fleet.far.as_ref();
+        far.ok_or_else(|| ChaosError::Step("the fleet of this scenario has no far worker".to_owned()))
+    }
+
+    async fn empty_queue(&self) -> Result<(), ChaosError> {
+        let bus = Bus::connect(self.fleet.bus("chaos-purge")).await?;
+        let subject = format!("$JS.API.STREAM.PURGE.{}", names::JOBS_STREAM);
+        let purged = bus.request_raw(&subject, "".into(), Duration::from_secs(10)).await;
+        bus.close().await;
+        purged.map(|_| ()).map_err(|error| ChaosError::Step(error.to_string()))
     }
 
     fn with_link(&self, act: impl FnOnce(&crate::link::Link)) -> Result<(), ChaosError> {
@@ -144,14 +180,22 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn choose(&mut self, part: Part) -> Result<Vec<usize>, ChaosError> {
+    async fn choose(&mut self, part: Part) -> Result<Vec<usize>, ChaosError> {
+        let nodes = self.fleet.broker.nodes.len();
         let (which, count) = match part {
             Part::Broker => (Which::Number(0), 1),
+            Part::Node(Node::Same) => (Which::Same, nodes),
+            Part::Node(node) => {
+                let leader = self.fleet.broker.leader().await?;
+                let other = (leader + 1) % nodes;
+                (Which::Number(if node == Node::Leader { leader } else { other } as u32), nodes)
+            }
             Part::Manager(which) => (which, self.fleet.managers.len()),
             Part::Worker(which) => (which, self.fleet.workers.len()),
         };
         self.chosen = match which {
             Which::Number(number) => vec![number as usize],
+            Which::All => (0..count).collect(),
             Which::Half => (0..count).filter(|number| number % 2 == self.round as usize % 2).collect(),
             Which::Same => std::mem::take(&mut self.chosen),
             Which::Speaking => {
@@ -167,7 +211,7 @@ impl<'a> Driver<'a> {
 
     fn process(&mut self, part: Part, number: usize) -> Result<&mut crate::fleet::PartProcess, ChaosError> {
         let found = match part {
-            Part::Broker => Some(&mut self.fleet.broker),
+            Part::Broker | Part::Node(_) => self.fleet.broker.nodes.get_mut(number),
             Part::Manager(_) => self.fleet.managers.get_mut(number),
             Part::Worker(_) => self.fleet.workers.get_mut(number),
         };

@@ -36,6 +36,15 @@ pub enum ChaosError {
         /// The last lines of its log.
         tail: String,
     },
+    /// A scenario that takes a network link down cannot do so here.
+    #[error(
+        "no network namespace with a link of its own can be made here ({why}); this scenario needs root, `ip` \
+         (Debian: apt-get install iproute2) and the right to make namespaces, and has NOT been run"
+    )]
+    NoNamespace {
+        /// What failed.
+        why: String,
+    },
     /// A step could not be taken.
     #[error("a step could not be taken: {0}")]
     Step(String),

@@ -4,14 +4,16 @@
 //! starts a part again but a step of the scenario: what the fleet does about a loss is not mixed with what a supervisor does.
 //! The model is put into the catalogue with the pace that the scenario asks for; workers serve what the catalogue has.
 
+mod broker;
+mod far;
 mod part;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use chorus_bus::{Bus, BusConfig, Layout};
-use chorus_protocol::{ModelDefinition, ModelName, ModelSource, WorkerId};
+use chorus_bus::BusConfig;
+use chorus_protocol::WorkerId;
 use chorus_runtime::process::{GuardBinary, ProcessSpec, spec::USUAL_ENV};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -20,7 +22,10 @@ use crate::error::ChaosError;
 use crate::link::Link;
 use crate::proc;
 use crate::scenario;
+use crate::switches::{self, Switches};
 use crate::wiretap::Wiretap;
+use broker::{Broker, prepare};
+pub(crate) use far::Far;
 pub(crate) use part::PartProcess;
 
 /// What a start of a part may take on a busy machine.
@@ -48,12 +53,13 @@ pub struct Programs {
 
 /// A running fleet.
 pub(crate) struct Fleet {
-    pub(crate) broker: PartProcess,
+    pub(crate) broker: Broker,
     pub(crate) managers: Vec<PartProcess>,
     pub(crate) workers: Vec<PartProcess>,
     pub(crate) link: Option<Link>,
+    pub(crate) far: Option<Far>,
     pub(crate) url: String,
-    port: u16,
+    burners: Vec<PartProcess>,
     folder: TempDir,
 }
 
@@ -62,43 +68,82 @@ impl Fleet {
     pub(crate) async fn start(programs: &Programs, plan: &scenario::Fleet) -> Result<Self, ChaosError> {
         let folder = tempfile::Builder::new().prefix("chorus-chaos-").tempdir_in(&programs.temporary);
         let folder = folder.map_err(ChaosError::io(&programs.temporary))?;
-        let mut broker = PartProcess::new("nats-server", server(programs, folder.path(), None));
-        broker.start().await?;
-        let port = told_port(&broker, folder.path()).await?;
-        // Started again, it keeps its port: every client finds it back.
-        broker.spec = server(programs, folder.path(), Some(port));
-        let url = format!("nats://127.0.0.1:{port}");
+        let marker = folder.path().join(switches::MARKER);
+        std::fs::write(&marker, "").map_err(ChaosError::io(&marker))?;
+        let broker = Broker::start(programs, folder.path(), plan.nodes).await?;
+        let url = broker.url();
         prepare(&url, plan).await?;
-        let link = if plan.proxied { Some(Link::start(port).await?) } else { None };
-        let workers_url = link.as_ref().map_or_else(|| url.clone(), Link::url);
-        let mut fleet = Self { broker, managers: Vec::new(), workers: Vec::new(), link, url, port, folder };
+        let link = if plan.proxied { Some(Link::start("127.0.0.1", broker.port()).await?) } else { None };
+        let far = if plan.far_worker { Some(Far::start(programs, broker.port()).await?) } else { None };
+        let mut fleet = Self {
+            broker,
+            managers: Vec::new(),
+            workers: Vec::new(),
+            link,
+            far,
+            url,
+            burners: Vec::new(),
+            folder,
+        };
+        fleet.add_workers(programs, plan);
+        for number in 0..plan.managers {
+            let name = format!("m-{number}");
+            let spec = fleet.role(programs, plan, "manager", &name, &fleet.url);
+            fleet.managers.push(PartProcess::new(&name, spec));
+        }
+        if plan.burning {
+            fleet.burners = burners(programs);
+        }
+        for part in fleet.workers.iter_mut().chain(&mut fleet.managers).chain(&mut fleet.burners) {
+            part.start().await?;
+        }
+        if let (Some(far), Some(pid)) = (&fleet.far, fleet.workers.first().and_then(PartProcess::pid)) {
+            far.plug(pid).await?;
+        }
+        Ok(fleet)
+    }
+
+    fn add_workers(&mut self, programs: &Programs, plan: &scenario::Fleet) {
+        let near = self.link.as_ref().map_or_else(|| self.url.clone(), Link::url);
         for number in 0..plan.workers {
             let name = format!("w-{number}");
-            let spec = fleet.role(programs, "worker", &name, &workers_url);
-            let spec = spec
+            let far = self.far.as_ref().filter(|_| number == 0);
+            let url = far.map_or_else(|| near.clone(), Far::url);
+            let mut spec = self
+                .role(programs, plan, "worker", &name, &url)
                 .args(["--engine", "checkable"])
                 .set_env("CHORUS_ENGINE_LANES", plan.lanes.to_string())
                 .set_env("CHORUS_ENGINE_RECYCLE_REQUESTS", plan.recycle_after.to_string())
                 .set_env("CHORUS_ENGINE_PYTHON", &programs.python)
                 .set_env("CHORUS_ENGINE_PATH", &programs.engine);
-            fleet.workers.push(PartProcess::new(&name, spec));
+            if let Some(bytes) = plan.max_memory_bytes {
+                spec = spec.set_env("CHORUS_ENGINE_MAX_MEMORY_BYTES", bytes.to_string());
+            }
+            let spec = far.map_or_else(|| spec.clone(), |far| far.wrap(spec.clone()));
+            self.workers.push(PartProcess::new(&name, spec));
         }
-        for number in 0..plan.managers {
-            let name = format!("m-{number}");
-            let spec = fleet.role(programs, "manager", &name, &fleet.url);
-            fleet.managers.push(PartProcess::new(&name, spec));
-        }
-        for part in fleet.workers.iter_mut().chain(&mut fleet.managers) {
-            part.start().await?;
-        }
-        Ok(fleet)
     }
 
-    fn role(&self, programs: &Programs, role: &str, name: &str, url: &str) -> ProcessSpec {
+    fn role(
+        &self,
+        programs: &Programs,
+        plan: &scenario::Fleet,
+        role: &str,
+        name: &str,
+        url: &str,
+    ) -> ProcessSpec {
+        let offset = plan.clocks_off.as_millis() as i64;
+        let ahead = (self.workers.len() + self.managers.len()).is_multiple_of(2);
+        let clock_ms = if ahead { offset } else { -offset };
+        let told = Switches { off: plan.off.into_iter().collect(), clock_ms }.to_text();
         let mut spec = ProcessSpec::new(name, &programs.chorus)
             .args([role, "--id", name, "--nats", url])
             .set_env("CHORUS_HOME", self.folder.path())
             .set_env("CHORUS_LOG", "warn,async_nats=off")
+            .set_env("CHORUS_NATS_REPLICAS", plan.nodes.to_string())
+            // No text comes twice: a cache would only take part of the machine.
+            .set_env("CHORUS_CACHE_ENABLED", "false")
+            .set_env(switches::VARIABLE, told)
             .allow_env(programs.environment.iter().cloned(), USUAL_ENV);
         spec.grace = GRACE;
         spec.guard = GuardBinary::Program(programs.chorus.clone());
@@ -127,12 +172,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// Starts the broker again and waits until it greets.
-    pub(crate) async fn start_broker(&mut self) -> Result<(), ChaosError> {
-        self.broker.start().await?;
-        greets(&self.broker, self.port).await
-    }
-
     /// The worker of this name.
     pub(crate) fn worker(&self, id: &WorkerId) -> Option<usize> {
         self.workers.iter().position(|worker| worker.name == id.as_str())
@@ -145,80 +184,28 @@ impl Fleet {
 
     /// Ends all of it at once. A process that was stopped goes on first, so that its engine's guard sees its end.
     pub(crate) async fn end(mut self) {
-        for part in self.workers.iter_mut().chain(&mut self.managers).chain([&mut self.broker]) {
+        let parts = self.workers.iter_mut().chain(&mut self.managers).chain(&mut self.burners);
+        for part in parts.chain(&mut self.broker.nodes) {
             if let Err(error) = part.signal(Signal::CONT) {
                 tracing::debug!(%error, "a part was not told to go on");
             }
             part.kill().await;
         }
-    }
-}
-
-fn server(programs: &Programs, folder: &Path, port: Option<u16>) -> ProcessSpec {
-    let port = port.map_or_else(|| "-1".to_owned(), |port| port.to_string());
-    let mut spec = ProcessSpec::new("nats-server", &programs.nats_server)
-        .args(["-a", "127.0.0.1", "-p", &port, "-js", "-sd"])
-        .args([folder.join("store")])
-        .args(["--ports_file_dir".into(), OsString::from(folder)])
-        .allow_env(programs.environment.iter().cloned(), USUAL_ENV);
-    spec.guard = GuardBinary::Program(programs.chorus.clone());
-    spec
-}
-
-/// The port that the server has chosen, as it tells in its file.
-async fn told_port(server: &PartProcess, folder: &Path) -> Result<u16, ChaosError> {
-    let deadline = Instant::now() + READY_WITHIN;
-    while Instant::now() < deadline {
-        let entries = std::fs::read_dir(folder).map_err(ChaosError::io(folder))?;
-        let files = entries.flatten().map(|entry| entry.path());
-        let told = files.filter(|file| file.extension().is_some_and(|extension| extension == "ports"));
-        let port = told.filter_map(|file| std::fs::read_to_string(file).ok()).find_map(|text| port_in(&text));
-        if let Some(port) = port {
-            greets(server, port).await?;
-            return Ok(port);
+        if let Some(far) = self.far {
+            far.end().await;
         }
-        tokio::time::sleep(POLL).await;
     }
-    Err(server.not_ready())
 }
 
-fn port_in(file: &str) -> Option<u16> {
-    let ports: serde_json::Value = serde_json::from_str(file).ok()?;
-    ports["nats"][0].as_str()?.rsplit_once(':')?.1.parse().ok()
-}
-
-async fn greets(server: &PartProcess, port: u16) -> Result<(), ChaosError> {
-    let deadline = Instant::now() + READY_WITHIN;
-    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        if Instant::now() > deadline {
-            return Err(server.not_ready());
-        }
-        tokio::time::sleep(POLL).await;
-    }
-    Ok(())
-}
-
-/// Streams, buckets, and the model in the catalogue.
-async fn prepare(url: &str, plan: &scenario::Fleet) -> Result<(), ChaosError> {
-    let bus = Bus::connect(BusConfig::new(url)).await?;
-    bus.ensure_layout(&Layout::default()).await?;
-    let name = ModelName::new("checkable").map_err(|error| ChaosError::Step(error.to_string()))?;
-    let options = [("computeMs".to_owned(), serde_json::json!(plan.compute.as_millis() as u64))];
-    let model = ModelDefinition {
-        name,
-        engine: "checkable".to_owned(),
-        source: ModelSource::Builtin { builtin: "checkable".to_owned() },
-        aliases: Vec::new(),
-        default: true,
-        voices: Vec::new(),
-        languages: Vec::new(),
-        max_text_chars: None,
-        sha256: None,
-        options: options.into_iter().collect(),
+/// A process for each core that does nothing but compute.
+fn burners(programs: &Programs) -> Vec<PartProcess> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let burner = |number| {
+        let mut spec = ProcessSpec::new("burner", &programs.python).args(["-c", "while True: pass"]);
+        spec.guard = GuardBinary::Program(programs.chorus.clone());
+        PartProcess::new(&format!("burner-{number}"), spec)
     };
-    bus.catalogue().put(&model).await?;
-    bus.close().await;
-    Ok(())
+    (0..cores).map(burner).collect()
 }
 
 /// The engine of a worker: the program below the guard below the worker.

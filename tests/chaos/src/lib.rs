@@ -22,6 +22,7 @@ mod run;
 mod runs;
 pub mod scenario;
 pub mod scenarios;
+pub mod switches;
 mod usage;
 mod wiretap;
 

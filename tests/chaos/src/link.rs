@@ -1,5 +1,6 @@
 //! A TCP proxy of ours before the broker: its connections can be reset, and what goes through them delayed.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use chorus_runtime::task::{self, FailureMeans};
@@ -18,28 +19,28 @@ const UNDER_WAY: usize = 1024;
 
 /// The proxy; dropping it ends it.
 pub(crate) struct Link {
-    port: u16,
+    address: SocketAddr,
     cuts: watch::Sender<()>,
     delay: watch::Sender<Duration>,
     _end: DropGuard,
 }
 
 impl Link {
-    /// A way to this port of the same machine.
-    pub(crate) async fn start(server: u16) -> Result<Self, ChaosError> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(ChaosError::io("127.0.0.1:0"))?;
-        let port = listener.local_addr().map_err(ChaosError::io("127.0.0.1:0"))?.port();
+    /// A way from this address to this port of the same machine.
+    pub(crate) async fn start(near: &str, server: u16) -> Result<Self, ChaosError> {
+        let listener = TcpListener::bind((near, 0)).await.map_err(ChaosError::io(near))?;
+        let address = listener.local_addr().map_err(ChaosError::io(near))?;
         let (cuts, delay) = (watch::Sender::new(()), watch::Sender::new(Duration::ZERO));
         let token = CancellationToken::new();
         let serving = serve(listener, server, cuts.clone(), delay.clone());
         // Ends with the token.
         drop(task::spawn("chaos-link", token.clone(), FailureMeans::Log, serving));
-        Ok(Self { port, cuts, delay, _end: token.drop_guard() })
+        Ok(Self { address, cuts, delay, _end: token.drop_guard() })
     }
 
     /// Its near end.
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}", self.address)
     }
 
     /// Resets every connection there is. The next one is let through.

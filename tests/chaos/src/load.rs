@@ -48,6 +48,8 @@ pub(crate) struct Noticed {
     pub(crate) took: Duration,
     /// The longest wait for the next audio; of a plain request nothing is known.
     pub(crate) pause: Option<Duration>,
+    /// Attempts that were made again; of a request that failed nothing is known.
+    pub(crate) retries: u32,
     /// When it ended, from the load's begin.
     pub(crate) at: Duration,
 }
@@ -101,15 +103,19 @@ impl Clients {
             ..SynthesisRequest::default()
         };
         let sentences = load.sentences(self.scenario, number);
-        let (ending, pause) = match load.client {
+        let (ending, pause, retries) = match load.client {
             Client::Native => self.native(request, load, &sentences).await,
-            Client::Plain => (self.plain(request, load, &sentences).await, None),
+            Client::Plain => {
+                let (ending, retries) = self.plain(request, load, &sentences).await;
+                (ending, None, retries)
+            }
         };
         if !matches!(ending, Ending::Exact) {
             tracing::warn!(number, ?ending, took = ?begun.elapsed(), "a request did not end with exact audio");
         }
         self.ended.fetch_add(1, Ordering::Relaxed);
-        Noticed { priority: load.priority, ending, took: begun.elapsed(), pause, at: self.begun.elapsed() }
+        let (priority, took, at) = (load.priority, begun.elapsed(), self.begun.elapsed());
+        Noticed { priority, ending, took, pause, retries, at }
     }
 
     async fn native(
@@ -117,7 +123,7 @@ impl Clients {
         request: SynthesisRequest,
         load: &Load,
         sentences: &[String],
-    ) -> (Ending, Option<Duration>) {
+    ) -> (Ending, Option<Duration>, u32) {
         let begun = Instant::now();
         let request_id = MessageId::fresh();
         let ask = SpeakAsk { request_id, request, traceparent: None, whole_reply_deadline: false };
@@ -125,17 +131,18 @@ impl Clients {
         let listening = listener.listen(self.sessions.speak(ask));
         let ended = tokio::time::timeout(load.deadline + GIVE_UP, listening).await;
         let waited = listener.moved.elapsed();
-        let Ok(Some(result)) = ended else { return (Ending::Lost, Some(listener.pause.max(waited))) };
+        let Ok(Some(result)) = ended else { return (Ending::Lost, Some(listener.pause.max(waited)), 0) };
         let limit = if listener.pieces == 0 { load.deadline } else { STALLED } + ALLOWANCE;
         let heard = &sentences[..listener.pieces.min(sentences.len())];
+        let retries = retries_of(&result);
         let ending = match result.error {
             None => judge(&listener.pcm, sentences),
             Some(error) => refused(&error, waited <= limit, damage(&listener.pcm, heard)),
         };
-        (ending, Some(listener.pause))
+        (ending, Some(listener.pause), retries)
     }
 
-    async fn plain(&self, request: SynthesisRequest, load: &Load, sentences: &[String]) -> Ending {
+    async fn plain(&self, request: SynthesisRequest, load: &Load, sentences: &[String]) -> (Ending, u32) {
         let begun = Instant::now();
         let question = Envelope::request(request, self.clock.unix_ms());
         let limit = load.deadline + ALLOWANCE;
@@ -143,14 +150,16 @@ impl Clients {
         let answer = answer.map_err(|error| error.into_service_error());
         let refuse =
             |error: &ServiceError| refused(error, begun.elapsed() <= limit + ALLOWANCE, Damage::default());
-        match answer {
+        let retries = answer.as_ref().map_or(0, retries_of);
+        let ending = match answer {
             Err(error) => refuse(&error),
             Ok(SynthesisResult { error: Some(error), .. }) => refuse(&error),
             Ok(result) => match self.audio_of(result).await {
                 Ok(pcm) => judge(&pcm, sentences),
                 Err(error) => refuse(&error),
             },
-        }
+        };
+        (ending, retries)
     }
 
     async fn audio_of(&self, result: SynthesisResult) -> Result<Bytes, ServiceError> {
@@ -190,6 +199,10 @@ impl Listener {
             }
         }
     }
+}
+
+fn retries_of(result: &SynthesisResult) -> u32 {
+    result.metadata.as_ref().map_or(0, |metadata| metadata.retries)
 }
 
 fn judge(pcm: &[u8], sentences: &[String]) -> Ending {

@@ -14,6 +14,8 @@ use crate::scenario::Checks;
 pub struct Report {
     /// Its name.
     pub name: &'static str,
+    /// How requests reached the fleet.
+    pub clients: Vec<&'static str>,
     /// Requests that were asked.
     pub requests: u64,
     /// Those that ended with exact audio.
@@ -32,6 +34,10 @@ pub struct Report {
     pub resume_ms: Vec<f64>,
     /// Segments that were interrupted and of which no further run was heard (their request may have ended with an error).
     pub not_resumed: u64,
+    /// Attempts that failed and were made again.
+    pub retries: u64,
+    /// Workers that managers declared lost.
+    pub losses: u64,
     /// The longest that a native listener waited for its next audio.
     pub max_pause_ms: f64,
     /// From asking to end, by priority: median and 99th percentile.
@@ -53,10 +59,12 @@ pub struct Report {
 /// What [`Report::new`] is made of.
 pub(crate) struct Findings {
     pub(crate) name: &'static str,
+    pub(crate) clients: Vec<&'static str>,
     pub(crate) checks: Checks,
     pub(crate) noticed: Vec<Noticed>,
     pub(crate) resumed: Vec<Duration>,
     pub(crate) not_resumed: usize,
+    pub(crate) losses: u64,
     pub(crate) slopes: Option<(f64, f64)>,
     pub(crate) took: Duration,
 }
@@ -69,6 +77,7 @@ impl Report {
         let seconds = findings.took.as_secs_f64();
         let mut report = Self {
             name: findings.name,
+            clients: findings.clients.clone(),
             requests: noticed.len() as u64,
             exact,
             errors: BTreeMap::new(),
@@ -78,6 +87,8 @@ impl Report {
             mixed: 0,
             resume_ms: findings.resumed.iter().copied().map(ms).collect(),
             not_resumed: findings.not_resumed as u64,
+            retries: noticed.iter().map(|one| u64::from(one.retries)).sum(),
+            losses: findings.losses,
             max_pause_ms: pauses.max().map_or(0.0, ms),
             latency_ms: BTreeMap::new(),
             exact_by_priority: BTreeMap::new(),
@@ -160,6 +171,14 @@ impl Report {
         let high = self.latency_ms.get("high").map_or(0.0, |(p50, _)| *p50);
         let limit = checks.max_high_p50.map_or(f64::INFINITY, ms);
         demand(high <= limit, format!("requests of high priority took {high:.1} ms (median)"));
+        let resume = percentile(&self.resume_ms, 99.0);
+        let limit = checks.max_resume_p99.map_or(f64::INFINITY, ms);
+        demand(resume <= limit, format!("segments were begun elsewhere only after {resume:.0} ms (p99)"));
+        let losses = self.losses;
+        let (least, most) = checks.losses.unwrap_or((0, u64::MAX));
+        demand((least..=most).contains(&losses), format!("{losses} workers were declared lost"));
+        let retries = self.retries;
+        demand(retries >= checks.min_retries, format!("only {retries} attempts were made again"));
         let idle = self.exact_by_priority.iter().find(|(_, exact)| **exact == 0 && errors == 0);
         demand(idle.is_none(), format!("no request got through at this priority: {idle:?}"));
         for (what, slope, limit) in [
@@ -190,6 +209,7 @@ impl Report {
             .collect();
         let mut object = json!({
             "name": self.name,
+            "clients": self.clients,
             "passed": self.passed(),
             "faults": self.faults,
             "requests": self.requests,
@@ -198,6 +218,8 @@ impl Report {
             "latency": latency,
             "exact_by_priority": self.exact_by_priority,
             "max_pause_ms": tenths(self.max_pause_ms),
+            "retries": self.retries,
+            "workers_lost": self.losses,
             "per_second": tenths(self.per_second),
             "seconds": tenths(self.seconds),
             "rss_slope_bytes_per_1000": self.rss_slope.map(tenths),
@@ -214,8 +236,15 @@ impl Report {
         let verdict = if self.passed() { "ok" } else { "FAILED" };
         let errors: u64 = self.errors.values().sum();
         let mut lines = vec![format!(
-            "{:<20} {verdict:<6} {} of {} exact, {errors} errors, {} lost, {:.1}/s in {:.1} s, longest pause {:.0} ms",
-            self.name, self.exact, self.requests, self.lost, self.per_second, self.seconds, self.max_pause_ms
+            "{:<20} {verdict:<6} ({}) {} of {} exact, {errors} errors, {} lost, {:.1}/s in {:.1} s, longest pause {:.0} ms",
+            self.name,
+            self.clients.join(", "),
+            self.exact,
+            self.requests,
+            self.lost,
+            self.per_second,
+            self.seconds,
+            self.max_pause_ms
         )];
         if !self.resume_ms.is_empty() || self.not_resumed > 0 {
             let at = |percent| percentile(&self.resume_ms, percent);
@@ -227,6 +256,8 @@ impl Report {
                 self.not_resumed
             ));
         }
+        let (retries, losses) = (self.retries, self.losses);
+        lines.push(format!("  {retries} attempts made again, {losses} workers declared lost"));
         for (name, (p50, p99)) in &self.latency_ms {
             lines.push(format!("  {name:<20} p50 {p50:.1} ms, p99 {p99:.1} ms"));
         }
@@ -293,14 +324,17 @@ mod tests {
             ending: ending.clone(),
             took: Duration::from_millis(20),
             pause: Some(Duration::from_millis(10)),
+            retries: 1,
             at: Duration::from_millis(20),
         };
         Report::new(&Findings {
             name: "test",
+            clients: vec!["native session"],
             checks,
             noticed: endings.iter().map(noticed).collect(),
             resumed: vec![Duration::from_millis(40), Duration::from_millis(60)],
             not_resumed: 0,
+            losses: 1,
             slopes: Some((10.0, 2.0)),
             took: Duration::from_secs(1),
         })
@@ -331,6 +365,9 @@ mod tests {
             Checks { min_per_second: 2.0, ..Checks::default() },
             Checks { max_rss_slope: Some(5.0), ..Checks::default() },
             Checks { max_fd_slope: Some(1.0), ..Checks::default() },
+            Checks { max_resume_p99: Some(Duration::from_millis(50)), ..Checks::default() },
+            Checks { losses: Some((0, 0)), ..Checks::default() },
+            Checks { min_retries: 2, ..Checks::default() },
         ];
         for checks in limits {
             assert_eq!(report(&[Ending::Exact], checks).faults.len(), 1, "{checks:?}");

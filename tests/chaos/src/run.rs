@@ -75,11 +75,14 @@ async fn on_fleet(
     clients.bus.close().await;
     ears.close().await;
     let (resumed, not_resumed) = wiretap.resumed();
+    let losses = wiretap.losses();
     let checks = scenario.checks;
     let watched = checks.max_rss_slope.is_some() || checks.max_fd_slope.is_some();
     let slopes = usage::slopes(&samples).filter(|_| watched);
     let name = scenario.name;
-    Ok(Report::new(&Findings { name, checks, noticed, resumed, not_resumed, slopes, took }))
+    let mut clients: Vec<_> = scenario.loads.iter().map(|load| load.client.name()).collect();
+    clients.dedup();
+    Ok(Report::new(&Findings { name, clients, checks, noticed, resumed, not_resumed, losses, slopes, took }))
 }
 
 async fn clients(
@@ -90,7 +93,10 @@ async fn clients(
     let bus = Bus::connect(fleet.bus("chaos-clients")).await?;
     let clock = SystemClock::shared();
     let port = Arc::new(BusPort::new(bus.clone(), clock.clone()));
-    let config = SessionHostConfig::default();
+    let mut config = SessionHostConfig::default();
+    if let Some(off) = scenario.fleet.off {
+        off.in_sessions(&mut config);
+    }
     let sessions = SessionHost::start(bus.clone(), port, clock.clone(), config, cancel.child_token());
     let sessions = sessions.await.map_err(ChaosError::Sessions)?;
     Ok(Clients {

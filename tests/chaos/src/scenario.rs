@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use chorus_protocol::Priority;
 
+use crate::switches::Mechanism;
+
 /// One scenario.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -49,6 +51,19 @@ pub struct Fleet {
     pub recycle_after: u32,
     /// Whether workers reach the broker through a proxy of ours, which [`Action::CutLinks`] and [`Action::DelayLinks`] need.
     pub proxied: bool,
+    /// nats-servers: one, or a cluster that keeps everything as often as there are servers.
+    pub nodes: u32,
+    /// What an engine may use, in bytes; no limit without it.
+    pub max_memory_bytes: Option<u64>,
+    /// Whether the first worker lives in a network namespace of its own, behind a link that [`Action::LinkDown`] takes
+    /// down. Needs root and iproute2; without them the scenario cannot be run, and says so.
+    pub far_worker: bool,
+    /// How far each part's wall clock is off: this much ahead, behind, ahead, and so on.
+    pub clocks_off: Duration,
+    /// Whether processes that do nothing but compute compete with it for every core.
+    pub burning: bool,
+    /// A mechanism that is switched off, to see that a scenario notices.
+    pub off: Option<Mechanism>,
 }
 
 /// How requests reach the fleet.
@@ -58,6 +73,16 @@ pub enum Client {
     Native,
     /// One NATS request, one reply: a manager runs the session.
     Plain,
+}
+
+impl Client {
+    /// For the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native session",
+            Self::Plain => "plain request",
+        }
+    }
 }
 
 /// How many requests.
@@ -150,8 +175,16 @@ pub enum Action {
     CutLinks,
     /// What goes through the proxy is late from now on.
     DelayLinks(Duration),
-    /// Each worker in turn: SIGTERM, its end, a new start, recovery.
-    RollWorkers,
+    /// Each worker in turn, then each manager: SIGTERM, its end, a new start, recovery.
+    Roll,
+    /// Bytes that are no frame, written into the pipe by which the engine of a worker answers.
+    Garbage(Which),
+    /// The link of the far worker is taken down.
+    LinkDown,
+    /// And up again.
+    LinkUp,
+    /// All jobs that wait in the queue vanish.
+    EmptyQueue,
     /// Waits until all workers and managers that run are known to the fleet and ready.
     Recover,
 }
@@ -159,12 +192,25 @@ pub enum Action {
 /// A part of the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The broker.
+    /// The broker; of a cluster the first node.
     Broker,
+    /// A node of the broker's cluster.
+    Node(Node),
     /// Managers.
     Manager(Which),
     /// Workers.
     Worker(Which),
+}
+
+/// Which node of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Node {
+    /// The one that leads the stream of jobs.
+    Leader,
+    /// One that follows.
+    Follower,
+    /// That of the step before.
+    Same,
 }
 
 /// Which of several.
@@ -174,6 +220,8 @@ pub enum Which {
     Number(u32),
     /// The worker that has been in the middle of a segment for the longest time; of managers the first.
     Speaking,
+    /// Every one.
+    All,
     /// Every second one; the others in the next round.
     Half,
     /// Those of the step before that chose some.
@@ -200,6 +248,13 @@ pub struct Checks {
     pub min_per_second: f64,
     /// Median latency of requests of high priority.
     pub max_high_p50: Option<Duration>,
+    /// The 99th percentile of the time until an interrupted segment is begun elsewhere.
+    pub max_resume_p99: Option<Duration>,
+    /// Workers that managers declared lost: no fewer, no more.
+    pub losses: Option<(u64, u64)>,
+    /// Attempts that failed and were made again, by all requests together: at least so many. What a fault is there for did
+    /// happen then.
+    pub min_retries: u64,
     /// Growth of the memory of the fleet's workers and managers (not of their engines), in bytes per 1,000 requests.
     pub max_rss_slope: Option<f64>,
     /// Growth of their open files, per 1,000 requests.
@@ -224,7 +279,20 @@ impl Scenario {
 impl Default for Fleet {
     fn default() -> Self {
         let compute = Duration::from_millis(20);
-        Self { managers: 2, workers: 3, lanes: 1, compute, recycle_after: 0, proxied: false }
+        Self {
+            managers: 2,
+            workers: 3,
+            lanes: 1,
+            compute,
+            recycle_after: 0,
+            proxied: false,
+            nodes: 1,
+            max_memory_bytes: None,
+            far_worker: false,
+            clocks_off: Duration::ZERO,
+            burning: false,
+            off: None,
+        }
     }
 }
 
@@ -271,6 +339,9 @@ impl Default for Checks {
             max_pause: None,
             min_per_second: 0.0,
             max_high_p50: None,
+            max_resume_p99: None,
+            losses: None,
+            min_retries: 0,
             max_rss_slope: None,
             max_fd_slope: None,
         }

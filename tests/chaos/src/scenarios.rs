@@ -1,5 +1,7 @@
 //! The scenarios there are: a short set for every change, a long one for the figures.
 
+mod hosts;
+mod parts;
 mod singles;
 
 use std::time::Duration;
@@ -10,6 +12,8 @@ use crate::error::ChaosError;
 use crate::scenario::{
     Action, Amount, Checks, Client, EngineFault, Fleet, Load, Part, Rounds, Scenario, Step, When, Which,
 };
+use hosts::{calm_little, calm_load, clocks_off, link_down, memory_limit, node_killed, nodes_killed};
+use parts::{engine_noise, lone_engine_killed, long_segments, managers_away, queue_emptied};
 
 /// What a pause may be in the short set, on a machine that builds and tests at the same time.
 const GENEROUS: Duration = Duration::from_secs(15);
@@ -30,12 +34,31 @@ pub fn short() -> Vec<Scenario> {
         broker_gone(),
         links_cut(),
         rolling_upgrade(),
+        managers_away(),
+        long_segments(),
+        queue_emptied(),
+        engine_noise(),
+        lone_engine_killed(),
+        memory_limit(),
+        link_down(),
+        clocks_off(),
+        calm_little(),
+        node_killed(),
     ]
 }
 
 /// The figures of `docs/benchmarks.md`: minutes each.
 pub fn long() -> Vec<Scenario> {
-    let others = [half_killed(), managers_killed(), broker_once(), broker_outage(), overload(), soak()];
+    let others = [
+        half_killed(),
+        managers_killed(),
+        broker_once(),
+        broker_outage(),
+        nodes_killed(),
+        overload(),
+        calm_load(),
+        soak(),
+    ];
     [single_kills()].into_iter().chain(singles::all()).chain(others).collect()
 }
 
@@ -82,6 +105,7 @@ fn worker_stopped() -> Scenario {
             Step::when(When::Speaking, Action::Stop(SPEAKING)),
             Step::after(Duration::from_secs(3), Action::Continue(Part::Worker(Which::Same))),
         ],
+        checks: Checks { max_pause: Some(GENEROUS), losses: Some((1, 1)), ..Checks::default() },
         ..small("worker-sigstop", "a worker stands still in mid-utterance, and comes back as a zombie")
     }
 }
@@ -185,8 +209,8 @@ fn links_cut() -> Scenario {
 fn rolling_upgrade() -> Scenario {
     Scenario {
         loads: vec![Load { amount: Amount::UntilStepsEnd, concurrency: 3, ..Load::native() }],
-        steps: vec![Step::when(When::Speaking, Action::RollWorkers)],
-        ..small("rolling-upgrade", "each worker in turn is asked to leave and begun again")
+        steps: vec![Step::when(When::Speaking, Action::Roll)],
+        ..small("rolling-upgrade", "each worker and each manager in turn is asked to leave and begun again")
     }
 }
 

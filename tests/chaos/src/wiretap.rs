@@ -26,6 +26,8 @@ struct Heard {
     runs: Runs,
     /// By process: the last heartbeat, and whether its models are ready (a manager always is).
     alive: HashMap<u32, (Instant, bool)>,
+    /// Workers that managers declared lost.
+    losses: u64,
 }
 
 /// How a message is taken in.
@@ -41,8 +43,13 @@ impl Wiretap {
     /// Begins to listen, until `cancel` is cancelled.
     pub(crate) async fn start(bus: &Bus, cancel: &CancellationToken) -> Result<Self, ChaosError> {
         let tap = Self { heard: Arc::default() };
-        let subjects: [(&str, Take); 3] =
-            [(ALL_STARTED, on_started), (ALL_RESULTS, on_result), (names::ALL_HEARTBEATS, on_heartbeat)];
+        let lost = names::event_subject("workerLost");
+        let subjects: [(&str, Take); 4] = [
+            (ALL_STARTED, on_started),
+            (ALL_RESULTS, on_result),
+            (names::ALL_HEARTBEATS, on_heartbeat),
+            (&lost, on_lost),
+        ];
         for (subject, take) in subjects {
             let subscription = bus.subscribe(subject, None).await?;
             let listening = listen(tap.clone(), subscription, take);
@@ -73,6 +80,11 @@ impl Wiretap {
         self.lock().runs.resumed()
     }
 
+    /// How many workers were declared lost.
+    pub(crate) fn losses(&self) -> u64 {
+        self.lock().losses
+    }
+
     fn lock(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,6 +109,10 @@ fn on_result(heard: &mut Heard, message: &Incoming) {
         let spoken = matches!(envelope.payload.outcome, RunOutcome::Spoken(_));
         heard.runs.ended(&envelope.payload.run, spoken);
     }
+}
+
+fn on_lost(heard: &mut Heard, _message: &Incoming) {
+    heard.losses += 1;
 }
 
 fn on_heartbeat(heard: &mut Heard, message: &Incoming) {

@@ -23,6 +23,7 @@ _KEYS: dict[str, frozenset[str]] = {
     "stdout": frozenset({"bytes"}),
     "garbage": frozenset({"bytes"}),
     "slow": frozenset({"ms"}),
+    "allocate": frozenset({"mb"}),
     "silence": frozenset(),
     "clip": frozenset(),
     "short": frozenset(),

@@ -27,12 +27,13 @@ pub(super) struct Audio {
     pieces: Vec<Bytes>,
     bytes: usize,
     max_bytes: usize,
+    checked: bool,
     crc: crc32fast::Hasher,
 }
 
 impl Audio {
-    pub(super) fn new(max_bytes: usize) -> Self {
-        Self { pieces: Vec::new(), bytes: 0, max_bytes, crc: crc32fast::Hasher::new() }
+    pub(super) fn new(max_bytes: usize, checked: bool) -> Self {
+        Self { pieces: Vec::new(), bytes: 0, max_bytes, checked, crc: crc32fast::Hasher::new() }
     }
 
     /// Takes the next piece.
@@ -50,7 +51,9 @@ impl Audio {
             ("the number of samples", answer.samples, self.bytes as u64 / SAMPLE_BYTES),
             ("the CRC-32", u64::from(answer.crc32), u64::from(self.crc.clone().finalize())),
         ];
-        if let Some((what, said, sent)) = told.into_iter().find(|(_, said, sent)| said != sent) {
+        if let Some((what, said, sent)) =
+            told.into_iter().find(|(_, said, sent)| self.checked && said != sent)
+        {
             return Err(Broken::Mismatch { what, said, sent });
         }
         if answer.sample_rate == 0 {
@@ -60,7 +63,7 @@ impl Audio {
         let warnings = warnings.map(|w| Warning { reason: w.reason, message: w.message, segment: None });
         Ok(Spoken {
             data: answer.data,
-            chunks: answer.chunks,
+            chunks: self.count() + 1,
             samples: answer.samples,
             sample_rate: answer.sample_rate,
             crc32: answer.crc32,
@@ -94,7 +97,7 @@ impl Audio {
     }
 
     fn check(&mut self, seq: u32, data: &Bytes) -> Result<(), Broken> {
-        if seq != self.count() {
+        if self.checked && seq != self.count() {
             return Err(Broken::Order { found: seq, wanted: self.count() });
         }
         if data.len() > MAX_CHUNK_BYTES || !data.len().is_multiple_of(SAMPLE_BYTES as usize) {

@@ -24,6 +24,10 @@ pub struct Limits {
     pub cancel_within: Duration,
     /// The most audio of one run, in bytes of PCM.
     pub max_audio_bytes: usize,
+    /// Whether the session is asked `started`; off only to show what the question is good for.
+    pub ask_started: bool,
+    /// Whether what the engine says of its audio is compared with what came; off only to show what that is good for.
+    pub check_audio: bool,
 }
 
 impl Default for Limits {
@@ -37,6 +41,8 @@ impl Default for Limits {
             silence: Duration::from_secs(60),
             cancel_within: Duration::from_secs(10),
             max_audio_bytes: 64 * 1024 * 1024,
+            ask_started: true,
+            check_audio: true,
         }
     }
 }

@@ -237,6 +237,10 @@ impl<'a> RunTask<'a> {
     }
 
     fn ask_started(&mut self, overlapped: bool) {
+        if !self.context.config.run.ask_started {
+            self.pending.push_back(Event::Started(Ok(StartedAnswer::Go)));
+            return;
+        }
         let question = Started {
             run: self.registered.entry.run.clone(),
             worker: self.context.config.id.clone(),

@@ -49,6 +49,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         nats.port
     ),
     setting!(
+        "nats.replicas",
+        "CHORUS_NATS_REPLICAS",
+        Whole(1, 5),
+        "Copies of the queue and of all else that the broker keeps; more than 1 needs a cluster of NATS servers. The same for every manager and worker",
+        nats.replicas
+    ),
+    setting!(
         "engine.kind",
         "CHORUS_ENGINE_KIND",
         OneOf(&["coqui", "null", "checkable", "command"]),

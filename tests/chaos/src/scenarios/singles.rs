@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::scenario::{Action, Amount, Fleet, Load, Part, Rounds, Scenario, Step, When, Which};
+use crate::scenario::{Action, Amount, Checks, Fleet, Load, Part, Rounds, Scenario, Step, When, Which};
 
 const SPEAKING: Part = Part::Worker(Which::Speaking);
 
@@ -10,12 +10,19 @@ pub(super) fn all() -> [Scenario; 2] {
     [stops(), engine_kills()]
 }
 
-fn single(name: &'static str, about: &'static str, rounds: u32, steps: Vec<Step>) -> Scenario {
+fn single(
+    name: &'static str,
+    about: &'static str,
+    rounds: u32,
+    resumed_within: Duration,
+    steps: Vec<Step>,
+) -> Scenario {
     Scenario {
         fleet: Fleet { compute: Duration::from_millis(200), ..Fleet::default() },
         loads: vec![Load { amount: Amount::UntilStepsEnd, concurrency: 1, segments: 1, ..Load::native() }],
         steps,
         rounds: Rounds::Times(rounds),
+        checks: Checks { max_resume_p99: Some(resumed_within), ..Checks::default() },
         ..Scenario::new(name, about)
     }
 }
@@ -27,7 +34,8 @@ fn stops() -> Scenario {
         // Its breaker counts hangs: what it speaks well in between keeps it closed.
         Step::after(Duration::from_millis(3_000), Action::Recover),
     ];
-    single("single-stops", "a worker stands still in mid-utterance while two others are idle", 10, steps)
+    let about = "a worker stands still in mid-utterance while two others are idle";
+    single("single-stops", about, 10, Duration::from_secs(1), steps)
 }
 
 fn engine_kills() -> Scenario {
@@ -37,5 +45,5 @@ fn engine_kills() -> Scenario {
     ];
     let about = "an engine alone is killed in mid-utterance while two others are idle";
     // Each engine may fail four times a minute before its worker gives it up.
-    single("single-engine-kills", about, 8, steps)
+    single("single-engine-kills", about, 8, Duration::from_millis(50), steps)
 }

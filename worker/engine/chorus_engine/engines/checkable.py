@@ -126,6 +126,13 @@ class Faults:
     def _slow(self, directive: Directive, take: Take) -> None:
         _compute(min(directive.number("ms", 1000), MAX_DELAY_MS) / 1000.0, take)
 
+    def _allocate(self, directive: Directive, take: Take) -> None:
+        """Takes memory and gives it back; over the limit of the process there is no way on, as for real engines."""
+        try:
+            bytearray(directive.number("mb", 1_000) * 1_000_000)
+        except MemoryError:
+            os._exit(CRASH_CODE)
+
     def _stderr(self, directive: Directive, take: Take) -> None:
         _flood(2, directive.number("bytes", MAX_BODY_BYTES))
 

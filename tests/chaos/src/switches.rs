@@ -1,0 +1,150 @@
+//! Switches for mechanisms, which exist to show that a scenario fails without each of them.
+//!
+//! A scenario names the [`Mechanism`] that is off in [`Fleet::off`](crate::scenario::Fleet::off). The fleet's processes are
+//! told through [`VARIABLE`], which a process obeys only in a CHORUS_HOME that holds the file [`MARKER`], as only a fleet of
+//! this crate has: in production neither is there, and the variable alone is refused. Each mechanism is on by default,
+//! in a field of the configuration of the crate that has it.
+
+use std::time::Duration;
+
+use chorus_client::SessionHostConfig;
+
+/// The variable: names of mechanisms that are off, and `clock=±ms`, separated by commas.
+pub const VARIABLE: &str = "CHORUS_CHAOS_SWITCHES";
+/// The file in CHORUS_HOME without which the variable is refused.
+pub const MARKER: &str = "chaos-fleet";
+
+/// Longer than any scenario.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// What can be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Managers' pings of busy workers.
+    Pings,
+    /// A worker's word to the queue that it still works on a job.
+    InProgress,
+    /// The worker's question to the session whether its run counts.
+    Started,
+    /// Counting and checking the audio of a segment, in the worker and in the session.
+    AudioCheck,
+    /// Another attempt after a worker's fault.
+    Retry,
+    /// The session's look for jobs that nobody has begun.
+    LookUp,
+    /// Asking again when no manager answers.
+    AskAgain,
+    /// Starting an engine again that has ended.
+    EngineRestart,
+}
+
+impl Mechanism {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Pings,
+        Self::InProgress,
+        Self::Started,
+        Self::AudioCheck,
+        Self::Retry,
+        Self::LookUp,
+        Self::AskAgain,
+        Self::EngineRestart,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pings => "pings",
+            Self::InProgress => "in-progress",
+            Self::Started => "started",
+            Self::AudioCheck => "audio-check",
+            Self::Retry => "retry",
+            Self::LookUp => "look-up",
+            Self::AskAgain => "ask-again",
+            Self::EngineRestart => "engine-restart",
+        }
+    }
+
+    /// The short scenario that must fail without it.
+    pub fn scenario(self) -> &'static str {
+        match self {
+            Self::Pings => "worker-sigstop",
+            Self::InProgress => "long-segments",
+            Self::Started => "worker-sigkill",
+            Self::AudioCheck | Self::Retry => "engine-garbage",
+            Self::LookUp => "queue-emptied",
+            Self::AskAgain => "managers-away",
+            Self::EngineRestart => "lone-engine-sigkill",
+        }
+    }
+
+    /// Switches off the part of it that sessions have.
+    pub fn in_sessions(self, config: &mut SessionHostConfig) {
+        match self {
+            Self::AudioCheck => config.check_audio = false,
+            Self::Retry => config.retry.max_attempts = Some(1),
+            Self::LookUp => config.lookup_interval = NEVER,
+            Self::AskAgain => config.ask_again.max_attempts = Some(0),
+            Self::Pings | Self::InProgress | Self::Started | Self::EngineRestart => {}
+        }
+    }
+}
+
+/// What a process of a fleet is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// What is off.
+    pub off: Vec<Mechanism>,
+    /// How far the wall clock is off, in milliseconds.
+    pub clock_ms: i64,
+}
+
+impl Switches {
+    /// Reads [`VARIABLE`].
+    ///
+    /// # Errors
+    /// With the part that is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut switches = Self::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            if let Some(offset) = part.strip_prefix("clock=") {
+                switches.clock_ms = offset.parse().map_err(|error| format!("{part:?}: {error}"))?;
+                continue;
+            }
+            let found = Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == part);
+            switches.off.push(found.ok_or_else(|| format!("there is no mechanism {part:?}"))?);
+        }
+        Ok(switches)
+    }
+
+    /// As [`Switches::parse`] reads it; empty when everything is on.
+    pub fn to_text(&self) -> String {
+        let names = self.off.iter().map(|mechanism| mechanism.name().to_owned());
+        let clock = (self.clock_ms != 0).then(|| format!("clock={}", self.clock_ms));
+        names.chain(clock).collect::<Vec<_>>().join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        for switches in [
+            Switches::default(),
+            Switches { off: Mechanism::ALL.to_vec(), clock_ms: -60_000 },
+            Switches { off: Vec::new(), clock_ms: 7 },
+        ] {
+            assert_eq!(Switches::parse(&switches.to_text()), Ok(switches));
+        }
+        assert!(Switches::parse("pongs").is_err() && Switches::parse("clock=late").is_err());
+    }
+
+    #[test]
+    fn every_mechanism_has_a_scenario_of_the_short_set() {
+        for mechanism in Mechanism::ALL {
+            assert!(crate::scenarios::named(mechanism.scenario()).is_ok(), "{}", mechanism.name());
+        }
+    }
+}
