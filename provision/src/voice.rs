@@ -126,8 +126,15 @@ async fn run_importer(
         what: WHAT,
         step: Step::Voice,
         program: python.to_path_buf(),
-        arguments: vec!["-m".into(), "chorus_engine.voice_import".into(), onnx.into(), out.into()],
-        variables: vec![("PYTHONPATH", engine.into())],
+        arguments: vec![
+            "-m".into(),
+            "chorus_engine.voice_import".into(),
+            onnx.into(),
+            out.into(),
+            // Minutes are spent here anyway; the first load, which somebody may wait for, need not export and measure.
+            "--prepare".into(),
+        ],
+        variables: vec![("PYTHONPATH", engine.into()), ("CHORUS_HOME", context.config.home.clone().into())],
         limit: context.config.install_limit,
     };
     let ended = tool.end(context).await;

@@ -23,8 +23,11 @@ SEED = 0
 CHECK_TEXT = "Hello."
 
 
-def import_voice(source: Path, description_path: Path, outdir: Path) -> dict[str, Any]:
-    """Imports a voice; what was made. Raises `piper.Refused` or OSError, and leaves nothing behind then."""
+def import_voice(source: Path, description_path: Path, outdir: Path, prepare: bool = False) -> dict[str, Any]:
+    """Imports a voice; what was made. With `prepare`, what its first load would make is made too.
+
+    Raises `piper.Refused` or OSError, and leaves nothing behind then.
+    """
     tell(event="progress", stage="import")
     from chorus_engine import phonemes, piper
 
@@ -43,7 +46,7 @@ def import_voice(source: Path, description_path: Path, outdir: Path) -> dict[str
         tell(event="progress", stage="write")
         _write(draft, config, weights, origin)
         tell(event="progress", stage="check")
-        samples = _check(draft)
+        samples = _check(draft, prepare)
         draft.chmod(0o755)
         draft.rename(outdir)
     finally:
@@ -142,17 +145,31 @@ def _write(draft: Path, config: Any, weights: dict[str, Any], origin: dict[str, 
             os.fsync(stream.fileno())
 
 
-def _check(draft: Path) -> int:
+def _check(draft: Path, prepare: bool) -> int:
     """Loads the voice as the engine does and speaks a word; its number of samples."""
     from chorus_engine import piper
-    from chorus_engine.engines import vits_load
     from chorus_engine.errors import EngineError
 
     try:
-        samples = vits_load.load(draft / "config.json", draft / "model.pth", "cpu").sample(CHECK_TEXT)
+        samples = _load(draft, prepare).sample(CHECK_TEXT)
     except EngineError as error:
         raise piper.Refused("unspeakable", f"the imported voice does not speak: {error}") from error
     return len(samples) // 2
+
+
+def _load(folder: Path, prepare: bool) -> Any:
+    """The voice; with `prepare` by the whole of the engine's way, which exports, measures and keeps."""
+    from chorus_engine.engines import vits_load
+    from chorus_engine.engines.base import EngineConfig
+    from chorus_engine.engines.coqui import CoquiEngine
+    from chorus_engine.fields import Fields
+    from chorus_engine.requests import ModelSpec
+
+    model, config = folder / "model.pth", folder / "config.json"
+    if not prepare:
+        return vits_load.load(config, model, "cpu")
+    spec = ModelSpec(folder.name, str(model), str(config), None, None, None, Fields({}, ""))
+    return CoquiEngine(EngineConfig()).load(spec, lambda stage: tell(event="progress", stage=stage))
 
 
 def _sha256(path: Path) -> str:
@@ -170,11 +187,12 @@ def main() -> int:
     parser.add_argument("voice", type=Path, help="the voice's .onnx file")
     parser.add_argument("outdir", type=Path, help="the folder to make")
     parser.add_argument("--config", type=Path, help="its .onnx.json file, if not beside it")
+    parser.add_argument("--prepare", action="store_true", help="make what the first load would make, too")
     options = parser.parse_args()
     description_path = options.config or options.voice.with_name(options.voice.name + ".json")
     # Imported late: torch, whose import the first line of progress should precede.
     try:
-        done = import_voice(options.voice, description_path, options.outdir.absolute())
+        done = import_voice(options.voice, description_path, options.outdir.absolute(), options.prepare)
     except OSError as error:
         tell(event="error", reason="io", message=str(error))
         return EXIT_REFUSED

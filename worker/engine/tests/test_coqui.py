@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from support import EngineProcess, Speech
@@ -211,6 +214,76 @@ def test_other_models_through_the_synthesizer(tiny_voice):
     assert refusal.value.details["field"] == "speed"
 
 
+@pytest.fixture(scope="module")
+def glow(tmp_path_factory):
+    """A small Glow-TTS with random weights and no vocoder."""
+    from TTS.config.shared_configs import BaseAudioConfig
+    from TTS.tts.configs.glow_tts_config import GlowTTSConfig
+    from TTS.tts.configs.shared_configs import CharactersConfig
+    from TTS.tts.models.glow_tts import GlowTTS
+
+    from chorus_engine.tiny_voice import GRAPHEMES, PUNCTUATION
+
+    characters = CharactersConfig(
+        characters_class="TTS.tts.utils.text.characters.Graphemes",
+        pad="<PAD>",
+        eos="<EOS>",
+        bos="<BOS>",
+        blank="<BLNK>",
+        characters=GRAPHEMES,
+        punctuations=PUNCTUATION,
+        is_unique=False,
+        is_sorted=True,
+    )
+    config = GlowTTSConfig(
+        use_phonemes=False,
+        phonemizer=None,
+        text_cleaner=None,
+        characters=characters,
+        audio=BaseAudioConfig(griffin_lim_iters=10),
+        hidden_channels_dec=32,
+        hidden_channels_dp=32,
+        num_flow_blocks_dec=2,
+        num_block_layers=1,
+        encoder_type="gated_conv",
+        encoder_params={"kernel_size": 5, "dropout_p": 0.1, "num_layers": 2},
+    )
+    folder = tmp_path_factory.mktemp("glow")
+    torch.manual_seed(1)
+    torch.save({"model": GlowTTS(config).state_dict()}, folder / "model.pth")
+    config.save_json(str(folder / "config.json"))
+    source = other_models.Source(folder / "model.pth", folder / "config.json")
+    model = other_models.SynthesizerModel(other_models.synthesizer(source, "cpu"))
+    model.warm_up()
+    return model
+
+
+def test_a_seed_is_a_take_of_a_model_without_vocoder_too(glow):
+    def spoken(seed: int) -> bytes:
+        take = _Take()
+        glow.synthesize(_request("Hello there.", seed=seed), take)
+        return b"".join(take.written)
+
+    state = np.random.get_state()[1].tolist()
+    assert spoken(4) == spoken(4) != spoken(2**63)
+    assert np.random.get_state()[1].tolist() == state
+
+
+def test_other_models_speak_one_at_a_time(glow):
+    with ThreadPoolExecutor(4) as callers:
+        takes = [_Take() for _ in range(8)]
+        list(callers.map(lambda take: glow.synthesize(_request("Hello there."), take), takes))
+    assert len({b"".join(take.written) for take in takes}) == 1
+
+
+def test_what_other_models_cannot_do_is_refused(glow):
+    for field, value in {"speaker_clip": "x.wav", "voice": "ann", "language": "en", "pitch": 1.0}.items():
+        request = replace(_request("Hello."), **{field: value})
+        with pytest.raises(EngineError) as refusal:
+            glow.synthesize(request, _Take())
+        assert refusal.value.reason == "unsupported_option"
+
+
 def test_only_the_padding_is_trimmed():
     padding = torch.zeros(other_models.PADDING_SAMPLES)
     speech = torch.cat([torch.zeros(50), torch.ones(100), torch.zeros(200)])
@@ -251,8 +324,8 @@ class _Take:
         self.written.append(data)
 
 
-def _request(text: str, speed: float | None = None):
+def _request(text: str, speed: float | None = None, seed: int = 4):
     from chorus_engine.fields import Fields
     from chorus_engine.requests import synthesis_request
 
-    return synthesis_request(Fields({"model": "m", "text": text, "speed": speed, "seed": 4}))
+    return synthesis_request(Fields({"model": "m", "text": text, "speed": speed, "seed": seed}))

@@ -95,6 +95,19 @@ def test_progress_comes_line_by_line(demo_onnx, tmp_path):
     assert (status, lines[-1]["event"], lines[-1]["reason"]) == (3, "error", "exists")
 
 
+def test_a_prepared_voice_loads_without_exporting_or_measuring(demo_onnx, tmp_path, monkeypatch, start):
+    monkeypatch.setenv("CHORUS_HOME", str(tmp_path / "home"))
+    status, lines = run(demo_onnx, tmp_path / "joe", "--prepare")
+    stages = [line["stage"] for line in lines if line["event"] == "progress"]
+    assert status == 0 and {"export", "calibrate"} < set(stages)
+    engine = start("coqui")
+    engine.hello()
+    model = {"name": "joe", "engine": "coqui", "source": {"path": str(tmp_path / "joe")}, "options": {}}
+    events = engine.conversation(engine.send({"method": "load", "model": model}))
+    assert events[-1]["payload"]["tuning"]["runtime"]
+    assert {event["payload"]["stage"] for event in events[:-1]} <= {"import", "load", "warmup"}
+
+
 def test_unreadable_files(tmp_path, demo_onnx):
     status, lines = run(tmp_path / "none.onnx", tmp_path / "out")
     assert (status, lines[-1]["reason"]) == (3, "unreadable")

@@ -6,12 +6,14 @@ time, under a lock that all of them share.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 from chorus_engine.engines.base import Model, ModelInfo, refuse_clip, refuse_options, refuse_pitch
@@ -26,15 +28,26 @@ from chorus_engine.take import Take
 # Appended by the synthesizer to every sentence (`PAD_SILENCE_SAMPLES`).
 PADDING_SAMPLES = 10_000
 MAX_TEXT_CHARS = 1_000
+WARM_UP_TEXT = "Hello."
 _speaking = threading.Lock()
+log = logging.getLogger(__name__)
 
 
 @contextmanager
 def speaking(seed: int | None) -> Iterator[None]:
-    """Within it, this thread alone speaks with models of this kind, on the noise of `seed` or fresh noise."""
+    """Within it, this thread alone speaks with models of this kind, on the noise of `seed` or fresh noise.
+
+    Networks draw from torch; models without a vocoder (Griffin-Lim) from numpy, whose seeds have 32 bits.
+    """
+    chosen = secrets.randbits(63) if seed is None else seed
     with _speaking, torch.random.fork_rng():
-        torch.manual_seed(secrets.randbits(63) if seed is None else seed)
-        yield
+        before = np.random.get_state()
+        torch.manual_seed(chosen)
+        np.random.seed(chosen % 2**32)
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
 
 
 def synthesizer(source: Source, device: str) -> Any:
@@ -63,6 +76,21 @@ class SynthesizerModel(Model):
         self.info = ModelInfo(int(loaded.output_sample_rate), voices, language_names(model), MAX_TEXT_CHARS)
         characters = getattr(getattr(model, "tokenizer", None), "characters", None)
         self._speller = None if characters is None else Speller(model.tokenizer)
+
+    def warm_up(self) -> None:
+        """Speaks a word: the first one costs imports and compiling, half a minute without a vocoder.
+
+        Not with models that take on voices: those are large, and slow at every word.
+        """
+        if self._clones:
+            return
+        voice, language = next(iter(self.info.voices), None), next(iter(self.info.languages), None)
+        try:
+            with speaking(0):
+                self._synthesizer.tts(WARM_UP_TEXT, speaker_name=voice, language_name=language)
+        except Exception as problem:
+            # A model of another script may be unable to say it, in a way of its own.
+            log.info("not warmed up: %s: %s", type(problem).__name__, problem)
 
     def synthesize(self, request: SynthesisRequest, take: Take) -> None:
         """The text as one sentence, less the padding behind it."""

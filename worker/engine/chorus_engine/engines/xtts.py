@@ -114,6 +114,13 @@ class XttsModel(Model):
         self._take: Take | None = None
         network.gpt.gpt_inference.register_forward_hook(self._step)
 
+    def warm_up(self) -> None:
+        """The first piece of a word in the first voice, if there is one."""
+        for voice in self.info.voices[:1]:
+            with speaking(0):
+                pieces = self._pieces("Hello.", self.info.languages[0], self._speakers[voice], 1.0)
+                next(pieces, None)
+
     def synthesize(self, request: SynthesisRequest, take: Take) -> None:
         """One text, piece by piece."""
         refuse_pitch(request)
