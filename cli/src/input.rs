@@ -5,9 +5,15 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
+use chorus_client::TextInput;
 use chorus_protocol::{MAX_TEXT_BYTES, Reason, ServiceError};
 
+use tokio::io::{AsyncRead, AsyncReadExt};
+
 use crate::error::CliError;
+
+/// What is read at a time of a text that comes in pieces.
+const READ_BYTES: usize = 8 * 1024;
 
 /// Where the text comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +52,40 @@ impl TextSource {
             }
         };
         decode(&place, bytes)
+    }
+}
+
+/// Hands on text as it comes, until it ends or nobody reads any more.
+///
+/// # Errors
+/// When it cannot be read, or is no UTF-8: at the first byte that is none.
+pub async fn write_on(mut source: impl AsyncRead + Unpin, input: TextInput) -> Result<(), CliError> {
+    let mut bytes = Vec::with_capacity(READ_BYTES);
+    let mut before = 0;
+    loop {
+        let read = source.read_buf(&mut bytes).await;
+        let read = read.map_err(|source| CliError::Input { place: "stdin".into(), source })?;
+        let valid = match std::str::from_utf8(&bytes) {
+            Ok(_) => bytes.len(),
+            // A character may be cut in two, but not by the end.
+            Err(error) if error.error_len().is_none() && read > 0 => error.valid_up_to(),
+            Err(error) => {
+                return Err(CliError::NotUtf8 {
+                    place: "stdin".into(),
+                    offset: before + error.valid_up_to(),
+                });
+            }
+        };
+        if read == 0 {
+            return Ok(());
+        }
+        let rest = bytes.split_off(valid);
+        let text = String::from_utf8(std::mem::replace(&mut bytes, rest));
+        let text = text.map_err(|_| CliError::NotUtf8 { place: "stdin".into(), offset: before })?;
+        before += text.len();
+        if !text.is_empty() && !input.push(text).await {
+            return Ok(());
+        }
     }
 }
 

@@ -27,6 +27,10 @@ pub struct SessionHostConfig {
     pub retry: RetryPolicy,
     /// Delays between questions that managers do not answer.
     pub ask_again: RetryPolicy,
+    /// How long a text that comes in pieces may stay away, while all that came is spoken.
+    pub text_timeout: Duration,
+    /// The longest text that may come in pieces, in bytes.
+    pub max_text_bytes: usize,
     /// Whether the audio of a segment is counted and checked before it is heard; off only to show what it is good for.
     pub check_audio: bool,
 }
@@ -50,6 +54,8 @@ impl Default for SessionHostConfig {
                 budget: None,
                 ..RetryPolicy::default()
             },
+            text_timeout: Duration::from_secs(300),
+            max_text_bytes: 16 * 1024 * 1024,
             check_audio: true,
         }
     }

@@ -16,7 +16,8 @@ use chorus_protocol::fleet::FleetEvent;
 use chorus_protocol::job::{ChunkGrant, ResultAnswer, StartedAnswer, StopReason};
 use chorus_protocol::names::{self, SessionSubject};
 use chorus_protocol::{
-    Envelope, Incarnation, MessageId, Reason, ServiceError, SessionId, SynthesisResult, WorkerId,
+    Envelope, Incarnation, MessageId, Reason, ServiceError, SessionId, SynthesisRequest, SynthesisResult,
+    WorkerId,
 };
 use chorus_runtime::clock::SharedClock;
 use chorus_runtime::task::{FailureMeans, TaskGroup};
@@ -27,11 +28,14 @@ use tokio_util::sync::CancellationToken;
 use crate::config::SessionHostConfig;
 use crate::port::ManagerPort;
 use crate::session::{Session, SessionStart};
-use crate::speaking::{Resume, SpeakAsk, Speaking, SpeechEvent, Taken};
+use crate::speaking::{Resume, SpeakAsk, Speaking, SpeechEvent, Taken, TextInput, TextPiece};
 use crate::takes::TakeReader;
 
 /// Messages that wait for one session's task at most.
 const SESSION_BACKLOG: usize = 256;
+
+/// Pieces of text that wait for one session's task at most; a writer waits when they are more.
+const TEXT_BACKLOG: usize = 64;
 
 /// How long sessions may take to end when the host stops.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
@@ -98,8 +102,19 @@ impl SessionHost {
         self.resume(ask, Resume::default())
     }
 
+    /// Speaks a request whose text comes in pieces, as from a language model: the request's own text is the first of them,
+    /// and may be empty. A sentence is spoken as soon as it is complete. Plain text only.
+    pub fn speak_coming(&self, ask: SpeakAsk) -> (Speaking, TextInput) {
+        let (input, coming) = mpsc::channel(TEXT_BACKLOG);
+        (self.begin(ask, Resume::default(), Some(coming)), TextInput(input))
+    }
+
     /// Speaks what an earlier session left of a request.
     pub fn resume(&self, ask: SpeakAsk, from: Resume) -> Speaking {
+        self.begin(ask, from, None)
+    }
+
+    fn begin(&self, ask: SpeakAsk, from: Resume, coming: Option<mpsc::Receiver<TextPiece>>) -> Speaking {
         let cancel = self.shared.tasks.token().child_token();
         let taken = Arc::new(Taken::default());
         let (send, events) = mpsc::channel(self.shared.config.window as usize + 4);
@@ -109,7 +124,7 @@ impl SessionHost {
             _cancel_on_drop: cancel.clone().drop_guard(),
             cancel: cancel.clone(),
         };
-        if let Err(error) = self.admit(&ask) {
+        if let Err(error) = self.admit(&ask, coming.is_some()) {
             let ended = SpeechEvent::Ended(Box::new(SynthesisResult::failed(ask.request_id, 0.0, error)));
             if send.try_send(ended).is_err() {
                 tracing::error!("a fresh channel took no event");
@@ -121,17 +136,28 @@ impl SessionHost {
             request_id: ask.request_id,
             request: ask.request,
             whole_reply_deadline: ask.whole_reply_deadline,
+            more_to_come: coming.is_some(),
         };
         let session = Session::resume(start, from, self.shared.config.clone(), self.shared.clock.now());
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn_draining("session", FailureMeans::Log, |_| {
-            task::SessionTask::new(shared, session, send, taken, cancel, ask.traceparent).run()
+            task::SessionTask::new(shared, session, send, taken, cancel, ask.traceparent)
+                .with_text(coming)
+                .run()
         });
         speaking
     }
 
-    fn admit(&self, ask: &SpeakAsk) -> Result<(), ServiceError> {
-        ask.request.validate()?;
+    fn admit(&self, ask: &SpeakAsk, text_comes: bool) -> Result<(), ServiceError> {
+        if text_comes && ask.request.is_ssml() {
+            let message = "an SSML document is given as a whole, not in pieces";
+            return Err(ServiceError::field(Reason::UnsupportedOption, "inputType", message));
+        }
+        if text_comes && ask.request.text.trim().is_empty() {
+            SynthesisRequest { text: "-".into(), ..ask.request.clone() }.validate()?;
+        } else {
+            ask.request.validate()?;
+        }
         let max = self.shared.config.max_sessions;
         if self.active() >= max {
             let message = format!("{max} requests are being spoken here already");

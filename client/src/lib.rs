@@ -22,4 +22,4 @@ pub mod takes;
 pub use config::{SessionHostConfig, TakesConfig};
 pub use host::SessionHost;
 pub use port::{BusPort, ManagerPort};
-pub use speaking::{AudioPiece, CollectedAudio, Resume, SpeakAsk, Speaking, SpeechEvent, collect};
+pub use speaking::{AudioPiece, CollectedAudio, Resume, SpeakAsk, Speaking, SpeechEvent, TextInput, collect};

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chorus_protocol::MAX_UNPLANNED_BYTES;
 use chorus_protocol::breaker::DeadLetter;
 use chorus_protocol::plan::{Advance, Cancel, Finish, Open, Speech};
 use chorus_protocol::{
@@ -75,6 +76,8 @@ pub struct SessionStart {
     pub request: SynthesisRequest,
     /// Whether the deadline covers the whole reply.
     pub whole_reply_deadline: bool,
+    /// Whether more text will come ([`Session::on_text`]) than the request has.
+    pub more_to_come: bool,
 }
 
 /// What a manager granted.
@@ -119,6 +122,14 @@ pub struct Session {
     next_release: u32,
     plan_complete: bool,
     plan_not_before: Instant,
+    /// Nothing more can be planned of the text that is there: a sentence may go on.
+    waits_for_text: bool,
+    /// How often the text has changed, and how often it had when a manager was last given some.
+    text_revision: u64,
+    asked_revision: u64,
+    /// From when, and for how long, first audio is waited for.
+    words_at: Instant,
+    first_audio_within: Duration,
     /// Segments handed to the listener and not yet taken.
     unread: u32,
     /// Silence owed before the next audio, in milliseconds.
@@ -148,9 +159,13 @@ impl Session {
     pub fn resume(start: SessionStart, from: Resume, config: SessionHostConfig, now: Instant) -> Self {
         let mut request = start.request;
         let text = std::mem::take(&mut request.text);
-        let rest = if request.is_ssml() { Rest::document(text, from.planned_bytes) } else { Rest::new(text) };
+        let rest = match (request.is_ssml(), start.more_to_come) {
+            (true, _) => Rest::document(text, from.planned_bytes),
+            (false, true) => Rest::coming(text),
+            (false, false) => Rest::new(text),
+        };
         let engine_rate = if request.sample_rate.is_none() { from.sample_rate } else { 0 };
-        let deadline = now + Duration::from_millis(request.deadline_or_default_ms());
+        let first_audio_within = Duration::from_millis(request.deadline_or_default_ms());
         let mut session = Self {
             id: SessionId::new(),
             process_inbox: start.process_inbox,
@@ -160,7 +175,7 @@ impl Session {
             ask_again: config.ask_again.start(),
             config,
             opened_at: now,
-            deadline,
+            deadline: now + first_audio_within,
             phase: Phase::Opening { ask_at: None },
             rest,
             segments: BTreeMap::new(),
@@ -169,6 +184,11 @@ impl Session {
             next_release: from.first_segment,
             plan_complete: false,
             plan_not_before: now,
+            waits_for_text: false,
+            text_revision: 0,
+            asked_revision: 0,
+            words_at: now,
+            first_audio_within,
             unread: 0,
             pending_pause_ms: from.pause_ms,
             engine_rate,
@@ -215,6 +235,62 @@ impl Session {
         self.pump(now);
     }
 
+    /// More of the text has come. Nothing happens where no more was announced.
+    pub fn on_text(&mut self, text: &str, now: Instant) {
+        if !self.rest.is_open() || self.is_ended() {
+            return;
+        }
+        if self.rest.len() + text.len() > self.config.max_text_bytes {
+            let message = format!("the text is longer than {} bytes", self.config.max_text_bytes);
+            return self.fail(ServiceError::field(Reason::TooLarge, "text", message), now);
+        }
+        self.rest.add(text);
+        self.text_moved(now);
+    }
+
+    /// What has come of the text is to be spoken, though its last sentence may not look complete.
+    pub fn on_flush(&mut self, now: Instant) {
+        if self.rest.is_open() && !self.is_ended() {
+            self.rest.flush();
+            self.text_moved(now);
+        }
+    }
+
+    /// No more text will come.
+    pub fn on_text_end(&mut self, now: Instant) {
+        if !self.rest.is_open() || self.is_ended() {
+            return;
+        }
+        self.rest.close();
+        if self.rest.is_blank() {
+            let message = "the text has ended and holds nothing to say";
+            return self.fail(ServiceError::field(Reason::Unspeakable, "text", message), now);
+        }
+        self.text_moved(now);
+    }
+
+    /// Whether more text is welcome: what is there has been planned, or nearly.
+    pub fn wants_text(&self) -> bool {
+        self.rest.is_open() && self.rest.unplanned_bytes() < MAX_UNPLANNED_BYTES
+    }
+
+    fn text_moved(&mut self, now: Instant) {
+        self.waits_for_text = false;
+        self.text_revision += 1;
+        self.moved_at = now;
+        if self.next_segment == self.first_segment {
+            // The time for first audio is that of the fleet, not of who writes.
+            self.words_at = now;
+            self.deadline = now + self.first_audio_within;
+        }
+        self.pump(now);
+    }
+
+    /// Nobody but the writer is waited for.
+    fn idle(&self) -> bool {
+        self.rest.is_open() && !self.asking && self.next_release == self.next_segment
+    }
+
     /// The listener gives up.
     pub fn on_cancel(&mut self, now: Instant) {
         self.fail(ServiceError::new(Reason::Cancelled, "the request was cancelled"), now);
@@ -251,7 +327,9 @@ impl Session {
 
     /// When the request fails if nothing moves: at its deadline before first audio, after the stall time-out later.
     fn patience_ends(&self) -> Instant {
-        if self.whole_reply_deadline || self.tally.first_audio.is_none() {
+        if self.idle() {
+            self.moved_at + self.config.text_timeout
+        } else if self.whole_reply_deadline || self.tally.first_audio.is_none() {
             self.deadline
         } else if self.unread == 0 {
             self.moved_at + self.config.stall_timeout
@@ -294,6 +372,13 @@ impl Session {
     /// The error of a request whose time is up.
     fn late(&self) -> ServiceError {
         let waited = self.request.deadline_or_default_ms();
+        if self.idle() {
+            let ms = self.config.text_timeout.as_millis() as u64;
+            return ServiceError::new(
+                Reason::Stalled,
+                format!("no more text came for {ms} ms, and no end of it"),
+            );
+        }
         if self.tally.first_audio.is_some() && !self.whole_reply_deadline {
             let ms = self.config.stall_timeout.as_millis() as u64;
             ServiceError::new(Reason::Stalled, format!("nothing moved for {ms} ms while the listener waited"))

@@ -101,6 +101,29 @@ impl Speaking {
     }
 }
 
+/// What comes of a text.
+#[derive(Debug)]
+pub(crate) enum TextPiece {
+    More(String),
+    Flush,
+}
+
+/// The writing end of a request whose text comes in pieces. Dropping it ends the text.
+#[derive(Debug, Clone)]
+pub struct TextInput(pub(crate) mpsc::Sender<TextPiece>);
+
+impl TextInput {
+    /// Adds to the text; waits while the session has enough. False when the request is over: nobody reads any more.
+    pub async fn push(&self, text: impl Into<String>) -> bool {
+        self.0.send(TextPiece::More(text.into())).await.is_ok()
+    }
+
+    /// Has what was written so far spoken, though its last sentence may not look complete. False as of [`TextInput::push`].
+    pub async fn flush(&self) -> bool {
+        self.0.send(TextPiece::Flush).await.is_ok()
+    }
+}
+
 /// All audio of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CollectedAudio {

@@ -5,9 +5,10 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use chorus_tests::fleet::{command, finish, nothing_is_left, signal};
+use chorus_tests::fleet::{Fleet, command, finish, nothing_is_left, signal};
 use chorus_tests::{Home, chorus, chorus_with_stdin, poll, wav};
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SENTENCE: &str = "The quick brown fox jumps over the lazy dog near the river bank.";
 
@@ -64,12 +65,12 @@ async fn the_voice_says_what_it_can_and_tells_what_it_cannot() {
 #[tokio::test]
 async fn bad_input_is_refused_with_a_reason() {
     let home = Home::provisioned();
-    let long = "word ".repeat(60_000);
+    std::fs::write(home.file("long.txt"), "word ".repeat(60_000)).unwrap();
     let cases: [(&[&str], &[u8], &str); 7] = [
         (&["say", ""], b"", "text"),
         (&["say", "-"], b"\xff\xfe", "UTF-8"),
         (&["say", "-"], b"a\0b", "NUL"),
-        (&["say", "-"], long.as_bytes(), "262144"),
+        (&["say", "--file", "long.txt"], b"", "262144"),
         (&["say", "hello", "--speed", "9"], b"", "speed"),
         (&["say", "--file", "missing.txt"], b"", "missing.txt"),
         (&["say", "hello", "-o", "no/such/folder/x.wav"], b"", "no/such/folder"),
@@ -98,6 +99,44 @@ async fn text_comes_from_a_file_or_standard_input_too() {
         chorus_tests::checkable::assert_spoken(&wav.samples, &["From a file."]);
         std::fs::remove_file(home.file("out.wav")).unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_sentence_is_spoken_as_soon_as_it_is_complete_while_the_text_still_comes() {
+    let fleet = Fleet::up(&["--engine", "checkable"]).await;
+    let mut say = command(&fleet.home, &["say", "-", "-o", "-", "--format", "pcm"]);
+    let mut child = say.stdin(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let sentences = ["The first is complete.", "The second comes in pieces.", "And a third without a stop"];
+    let mut heard = Vec::new();
+    stdin.write_all(format!("{} The sec", sentences[0]).as_bytes()).await.unwrap();
+    stdin.flush().await.unwrap();
+    // Its audio is here while nobody knows how the text goes on.
+    let first = tokio::time::timeout(Duration::from_secs(60), stdout.read_buf(&mut heard)).await;
+    assert!(first.expect("the first sentence is heard before the text ends").unwrap() > 0);
+    for piece in ["ond comes in ", "pieces. And a third ", "without a stop"] {
+        stdin.write_all(piece.as_bytes()).await.unwrap();
+        stdin.flush().await.unwrap();
+    }
+    drop(stdin);
+    stdout.read_to_end(&mut heard).await.unwrap();
+    assert!(child.wait().await.unwrap().success());
+    let samples: Vec<i16> =
+        heard.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect();
+    chorus_tests::checkable::assert_spoken(&samples, &sentences);
+}
+
+#[tokio::test]
+async fn a_text_beyond_what_one_message_holds_is_spoken_as_it_comes() {
+    let fleet = Fleet::up(&["--engine", "null"]).await;
+    let sentence = "This is one of very many sentences, each of which is spoken by itself. ";
+    let long = sentence.repeat(16 * 1024 / sentence.len() * 20);
+    assert!(long.len() > 256 * 1024);
+    let ran =
+        chorus_with_stdin(&fleet.home, &["say", "-", "-o", "long.flac", "--json"], long.as_bytes()).await;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let segments = ran.json()["metadata"]["segments"].as_u64().unwrap();
+    assert_eq!(segments, long.matches(". ").count() as u64);
 }
 
 #[tokio::test]

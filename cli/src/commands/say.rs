@@ -1,6 +1,7 @@
 //! `chorus say`: a text into a file, through a fleet that is there or one of its own.
 
 use chorus_bus::Bus;
+use chorus_client::SessionHost;
 use chorus_protocol::{InputType, Priority, SynthesisRequest, SynthesisResult};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,7 @@ use crate::app::Context;
 use crate::args::{PriorityArg, SayArgs};
 use crate::config::CliConfig;
 use crate::error::CliError;
-use crate::input::TextSource;
+use crate::input::{TextSource, write_on};
 use crate::locate::{self, unless_stopped};
 use crate::output::{Target, Writer};
 use crate::ui::{Tone, Ui};
@@ -22,9 +23,15 @@ pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
     if args.json && target.path.is_none() {
         return Err(CliError::Usage("--json and audio cannot both go to stdout: name a file with -o".into()));
     }
-    let text = tokio::task::block_in_place(|| TextSource::new(args.text.clone(), args.file.clone())?.read())?;
+    let source = TextSource::new(args.text.clone(), args.file.clone())?;
+    // An SSML document means something only as a whole.
+    let comes = source == TextSource::Stdin && !args.ssml;
+    let text = if comes { String::new() } else { tokio::task::block_in_place(|| source.read())? };
     let request = request(&args, text);
-    request.validate()?;
+    if !comes {
+        request.validate()?;
+    }
+    let words = Words { request, comes };
     // An engine can be chosen only for a fleet of one's own.
     let own = args.engine.kind.is_some();
     if own && args.nats.is_some() {
@@ -38,12 +45,18 @@ pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
     };
     let result = match found {
         Some(bus) => {
-            unless_stopped(&context.shutdown, through(&context.config, Bus::connect(bus), request, &target))
+            unless_stopped(&context.shutdown, through(&context.config, Bus::connect(bus), words, &target))
                 .await?
         }
-        None => Box::pin(embedded(&context, args.model.as_slice(), request, &target)).await?,
+        None => Box::pin(embedded(&context, args.model.as_slice(), words, &target)).await?,
     };
     report(context.ui, &target, result)
+}
+
+/// What is to be said, and whether its text comes on stdin, to be spoken as it comes.
+struct Words {
+    request: SynthesisRequest,
+    comes: bool,
 }
 
 fn request(args: &SayArgs, text: String) -> SynthesisRequest {
@@ -69,33 +82,57 @@ fn request(args: &SayArgs, text: String) -> SynthesisRequest {
 async fn through(
     config: &CliConfig,
     connecting: impl Future<Output = Result<Bus, chorus_bus::BusError>>,
-    request: SynthesisRequest,
+    words: Words,
     target: &Target,
 ) -> Result<SynthesisResult, CliError> {
     let bus = connecting.await?;
     let cancel = CancellationToken::new();
     let _sessions_end_with_us = cancel.clone().drop_guard();
     let host = speak::sessions(config, &bus, &cancel).await?;
-    let result = speak::into_writer(speak::ask(&host, request), Writer::new(target)).await;
+    let result = if words.comes {
+        as_it_comes(&host, words.request, target).await
+    } else {
+        speak::into_writer(speak::ask(&host, words.request), Writer::new(target)).await
+    };
     host.stop().await;
     bus.close().await;
     result
 }
 
+/// Speaks what comes on stdin, each sentence as soon as it is complete.
+async fn as_it_comes(
+    host: &SessionHost,
+    request: SynthesisRequest,
+    target: &Target,
+) -> Result<SynthesisResult, CliError> {
+    let stdin = chorus_runtime::stdio::stdin().map_err(CliError::io("cannot read stdin"))?;
+    let (speaking, input) = speak::ask_coming(host, request);
+    let speaking = speak::into_writer(speaking, Writer::new(target));
+    let writing = write_on(stdin, input);
+    tokio::pin!(speaking, writing);
+    tokio::select! {
+        result = &mut speaking => result,
+        written = &mut writing => {
+            written?;
+            speaking.await
+        }
+    }
+}
+
 async fn embedded(
     context: &Context,
     models: &[String],
-    request: SynthesisRequest,
+    words: Words,
     target: &Target,
 ) -> Result<SynthesisResult, CliError> {
     let mut embedded = Embedded::new();
     // The one model that it serves is the default, whatever name it was given by.
-    let request = SynthesisRequest { model: None, ..request };
+    let words = Words { request: SynthesisRequest { model: None, ..words.request }, ..words };
     let speaking = async {
         let bus = embedded.start(context, models).await?;
         let _speaking = context.ui.spinner("speaking …");
         tokio::select! {
-            result = through(&context.config, async { Ok(bus) }, request, target) => result,
+            result = through(&context.config, async { Ok(bus) }, words, target) => result,
             failed = embedded.failed() => Err(failed),
         }
     };

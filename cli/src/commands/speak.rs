@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chorus_bus::Bus;
-use chorus_client::{BusPort, SessionHost, SpeakAsk, Speaking, SpeechEvent};
+use chorus_client::{BusPort, SessionHost, SpeakAsk, Speaking, SpeechEvent, TextInput};
 use chorus_protocol::{MessageId, SynthesisRequest, SynthesisResult};
 use chorus_runtime::clock::SystemClock;
 use tokio_util::sync::CancellationToken;
@@ -28,12 +28,16 @@ pub async fn sessions(
 
 /// Asks for a request to be spoken.
 pub fn ask(host: &SessionHost, request: SynthesisRequest) -> Speaking {
-    host.speak(SpeakAsk {
-        request_id: MessageId::fresh(),
-        request,
-        traceparent: None,
-        whole_reply_deadline: false,
-    })
+    host.speak(asked(request))
+}
+
+/// Asks for a request to be spoken whose text is still to come.
+pub fn ask_coming(host: &SessionHost, request: SynthesisRequest) -> (Speaking, TextInput) {
+    host.speak_coming(asked(request))
+}
+
+fn asked(request: SynthesisRequest) -> SpeakAsk {
+    SpeakAsk { request_id: MessageId::fresh(), request, traceparent: None, whole_reply_deadline: false }
 }
 
 /// Speaks into the writer, and finishes it. A failed request is a result, too; its audio is thrown away.

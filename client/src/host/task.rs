@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Delivered, SESSION_BACKLOG, Shared};
 use crate::session::{Action, Fetch, Session};
-use crate::speaking::{SpeechEvent, Taken};
+use crate::speaking::{SpeechEvent, Taken, TextPiece};
 
 enum Answer {
     Opened(SessionId, Result<Opened, ServiceError>),
@@ -42,6 +42,8 @@ pub(super) struct SessionTask {
     mailbox: mpsc::Receiver<Delivered>,
     mailbox_address: mpsc::Sender<Delivered>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// What is still to come of the text.
+    coming: Option<mpsc::Receiver<TextPiece>>,
 }
 
 impl SessionTask {
@@ -66,10 +68,17 @@ impl SessionTask {
             mailbox,
             mailbox_address,
             answers: FuturesUnordered::new(),
+            coming: None,
         };
         // Before the first await, so that `SessionHost::active` counts it at once.
         task.register();
         task
+    }
+
+    /// The same, with a text that comes in pieces.
+    pub(super) fn with_text(mut self, coming: Option<mpsc::Receiver<TextPiece>>) -> Self {
+        self.coming = coming;
+        self
     }
 
     pub(super) async fn run(mut self) {
@@ -79,6 +88,7 @@ impl SessionTask {
                 return;
             }
             let timer = self.session.timer().map(tokio::time::Instant::from_std);
+            let wants_text = self.session.wants_text();
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => self.session.on_cancel(self.now()),
@@ -88,6 +98,7 @@ impl SessionTask {
                     let segments = self.taken.segments.swap(0, Ordering::AcqRel);
                     self.session.on_taken(segments, self.now());
                 }
+                piece = next_piece(&mut self.coming), if wants_text => self.take_piece(piece),
                 () = sleep_until(timer) => self.session.on_tick(self.now()),
             }
         }
@@ -210,6 +221,18 @@ impl SessionTask {
         }
     }
 
+    fn take_piece(&mut self, piece: Option<TextPiece>) {
+        let now = self.now();
+        match piece {
+            Some(TextPiece::More(text)) => self.session.on_text(&text, now),
+            Some(TextPiece::Flush) => self.session.on_flush(now),
+            None => {
+                self.coming = None;
+                self.session.on_text_end(now);
+            }
+        }
+    }
+
     fn take_chunk(&mut self, message: &Incoming, now: Instant) {
         let Some(chunk) = read::<RunChunk>(message) else { return };
         let counts = self.session.on_chunk(chunk.payload, now);
@@ -235,6 +258,14 @@ fn read<T: DeserializeOwned>(message: &Incoming) -> Option<chorus_protocol::Enve
             tracing::warn!(subject = %message.subject(), %error, "a worker's message cannot be read");
             None
         }
+    }
+}
+
+/// The next piece of the text; `None` at its end. Never, where none will come.
+async fn next_piece(coming: &mut Option<mpsc::Receiver<TextPiece>>) -> Option<TextPiece> {
+    match coming {
+        Some(coming) => coming.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -28,14 +28,15 @@ impl Session {
 
     fn accept(&mut self, opened: Opened, now: Instant) {
         self.ready_workers = opened.ready_workers;
-        self.deadline = self.opened_at + Duration::from_millis(opened.deadline_ms);
-        let (_, all_given) = self.rest.next_part();
+        self.first_audio_within = Duration::from_millis(opened.deadline_ms);
+        self.deadline = self.words_at + self.first_audio_within;
+        let all_given = self.asked_whole_rest;
         let changed = opened.text.filter(|_| all_given);
         self.actions.push(Action::Accepted(opened.speech.model.clone(), changed.clone()));
         if let Some(text) = changed {
             self.rest = if self.request.is_ssml() { Rest::document(text, 0) } else { Rest::new(text) };
         }
-        let (_, all_planned) = self.rest.next_part();
+        let all_planned = self.rest.next_part_is_last();
         self.phase = Phase::Speaking(Box::new(Terms {
             speech: opened.speech,
             attempt_timeout: Duration::from_millis(opened.attempt_timeout_ms.max(1)),
@@ -136,7 +137,10 @@ impl Session {
         }
         self.plan_complete |= page.complete && asked_whole_rest;
         let stuck = self.next_segment == before && page.consumed_bytes == 0 && !self.plan_complete;
-        if stuck {
+        let is_same_text = self.asked_revision == self.text_revision;
+        if stuck && self.rest.is_open() {
+            self.waits_for_text = is_same_text;
+        } else if stuck && is_same_text {
             self.plan_not_before = self.plan_not_before.max(now + DEFAULT_RETRY_AFTER);
         }
     }

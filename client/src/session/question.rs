@@ -19,16 +19,66 @@ pub(super) struct Rest {
     began_bytes: usize,
     /// An SSML document is handed over as a whole; what is planned of it counts in bytes of what is said.
     is_document: bool,
+    /// More text may come.
+    open: bool,
+    /// What ends here is to be spoken though more may come: sentences do not go on beyond it.
+    flushed_bytes: usize,
 }
 
 impl Rest {
     pub fn new(text: String) -> Self {
-        Self { text, planned_bytes: 0, began_bytes: 0, is_document: false }
+        Self { text, planned_bytes: 0, began_bytes: 0, is_document: false, open: false, flushed_bytes: 0 }
     }
 
     /// An SSML document of which so much was planned before.
     pub fn document(text: String, planned_bytes: usize) -> Self {
-        Self { text, planned_bytes, began_bytes: planned_bytes, is_document: true }
+        Self {
+            text,
+            planned_bytes,
+            began_bytes: planned_bytes,
+            is_document: true,
+            open: false,
+            flushed_bytes: 0,
+        }
+    }
+
+    /// Text whose rest is still to come.
+    pub fn coming(text: String) -> Self {
+        Self { open: true, ..Self::new(text) }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// How much text is there, planned or not.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Bytes that no manager has planned yet.
+    pub fn unplanned_bytes(&self) -> usize {
+        self.text.len() - self.planned_bytes.min(self.text.len())
+    }
+
+    /// More text has come.
+    pub fn add(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// What has come is to be spoken now.
+    pub fn flush(&mut self) {
+        self.flushed_bytes = self.text.len();
+    }
+
+    /// No more text will come.
+    pub fn close(&mut self) {
+        self.open = false;
+    }
+
+    /// Whether there never was a word.
+    pub fn is_blank(&self) -> bool {
+        self.text.trim().is_empty()
     }
 
     /// How much of a document was planned before; 0 for plain text, which is handed over without it.
@@ -36,17 +86,25 @@ impl Rest {
         if self.is_document { self.planned_bytes } else { 0 }
     }
 
-    /// What is handed over next, and whether it is all that is left.
+    /// What is handed over next, and whether it ends a text: all that is left, or all that was flushed.
     pub fn next_part(&self) -> (&str, bool) {
         if self.is_document {
             return (&self.text, true);
         }
-        let rest = &self.text[self.planned_bytes..];
+        let flushed = self.flushed_bytes > self.planned_bytes;
+        let until = if flushed { self.flushed_bytes } else { self.text.len() };
+        let rest = &self.text[self.planned_bytes..until];
         let mut end = rest.len().min(MAX_UNPLANNED_BYTES);
         while !rest.is_char_boundary(end) {
             end -= 1;
         }
-        (&rest[..end], end == rest.len())
+        (&rest[..end], end == rest.len() && (flushed || !self.open))
+    }
+
+    /// Whether what [`Rest::next_part`] gives is the last there will be.
+    pub fn next_part_is_last(&self) -> bool {
+        let (part, ends) = self.next_part();
+        self.is_document || (ends && !self.open && self.planned_bytes + part.len() == self.text.len())
     }
 
     /// Counts `bytes` as planned; false when a manager claims what it was not given.
@@ -70,7 +128,9 @@ impl Rest {
 }
 
 impl Session {
-    pub(super) fn open_question(&self) -> Open {
+    pub(super) fn open_question(&mut self) -> Open {
+        self.asked_whole_rest = self.rest.next_part_is_last();
+        self.asked_revision = self.text_revision;
         let (text, text_complete) = self.rest.next_part();
         Open {
             session: self.id,
@@ -89,19 +149,22 @@ impl Session {
     pub(super) fn advance_question(&mut self, terms: &Terms, now: Instant) -> Option<Advance> {
         let retries = self.due_retries(now);
         let lookups = self.due_lookups(now);
-        let window = if self.plan_complete || now < self.plan_not_before { 0 } else { self.room() };
+        let waits = self.plan_complete || self.waits_for_text || now < self.plan_not_before;
+        let window = if waits { 0 } else { self.room() };
         if retries.is_empty() && lookups.is_empty() && window == 0 {
             return None;
         }
         let (text, text_complete) = if window > 0 { self.rest.next_part() } else { ("", false) };
-        self.asked_whole_rest = text_complete;
+        let text = text.to_owned();
+        self.asked_whole_rest = window > 0 && self.rest.next_part_is_last();
+        self.asked_revision = self.text_revision;
         Some(Advance {
             session: self.id,
             inbox: self.inbox(),
             request_id: self.request_id.clone(),
             speech: terms.speech.clone(),
             next_segment: self.next_segment,
-            text: text.to_owned(),
+            text,
             planned_bytes: if window > 0 { self.rest.document_planned_bytes() } else { 0 },
             text_complete,
             window,
@@ -156,6 +219,22 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_that_is_coming_ends_where_it_is_flushed_or_closed() {
+        let mut rest = Rest::coming("One. Two".into());
+        assert_eq!((rest.next_part(), rest.next_part_is_last()), (("One. Two", false), false));
+        assert!(rest.plan(5));
+        rest.add(" and");
+        rest.flush();
+        rest.add(" three.");
+        assert_eq!((rest.next_part(), rest.next_part_is_last()), (("Two and", true), false));
+        assert!(rest.plan(7));
+        assert_eq!((rest.next_part(), rest.unplanned_bytes()), ((" three.", false), 7));
+        rest.close();
+        assert_eq!((rest.next_part(), rest.next_part_is_last()), ((" three.", true), true));
+        assert!(rest.plan(7) && rest.unplanned_bytes() == 0);
+    }
 
     #[test]
     fn text_is_handed_over_in_bounded_parts_at_character_boundaries() {

@@ -78,6 +78,7 @@ impl World {
             request_id: MessageId::new("r").unwrap(),
             request: request(segments),
             whole_reply_deadline: false,
+            more_to_come: false,
         };
         let config = SessionHostConfig { window: 3, ..Default::default() };
         let mut world = Self {
