@@ -1,7 +1,7 @@
 //! Processes as the kernel tells of them in `/proc`, and signals to them.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -49,7 +49,11 @@ pub(crate) fn write_into_pipes(pid: u32, bytes: &[u8]) -> Result<(), ChaosError>
         if fd > 2 && is_pipe && flags.is_some_and(|flags| flags.ends_with('1')) {
             let file = fs::OpenOptions::new().write(true).open(entry.path());
             let mut file = file.map_err(ChaosError::io(entry.path()))?;
-            file.write_all(bytes).map_err(ChaosError::io(entry.path()))?;
+            match file.write_all(bytes) {
+                // A second descriptor of the pipe that was spoiled before: its reader has had enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe && written > 0 => {}
+                done => done.map_err(ChaosError::io(entry.path()))?,
+            }
             written += 1;
         }
     }

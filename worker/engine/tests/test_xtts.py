@@ -184,6 +184,8 @@ def test_it_streams_through_the_pipe(start, folder, clip):
     assert engine.hello()["capabilities"]["streaming"]
     loaded = engine.load("x", {"path": str(folder / "model.pth")})["payload"]
     assert loaded["voices"] == ["ann", "bob"] and loaded["sampleRate"] == 24_000
+    # One sentence at a time: a worker should not have the engine hold a second one back.
+    assert (loaded["tuning"]["lanes"], loaded["tuning"]["maxBatch"]) == (1, 1)
     message_id = engine.send({"method": "synthesize", "model": "x", "text": TEXT, "seed": 7})
     first = engine.receive()
     assert first["payload"]["event"] in ("chunk", "progress")

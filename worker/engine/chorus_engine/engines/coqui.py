@@ -76,13 +76,13 @@ class CoquiEngine(Engine):
             cache=CacheFolder(cache_folder.default_place()),
             progress=progress,
         )
-        model = _load(source, device, settings)
+        model = _load(source, device, settings, self.config.threads or self._cores)
         model.files = source.files
         log.info("loaded model %s on %s: %s", spec.name, device, model.tuning or "as it comes")
         return model
 
 
-def _load(source: Source, device: str, settings: Any) -> Model:
+def _load(source: Source, device: str, settings: Any, threads: int) -> Model:
     from TTS.config import load_config
     from TTS.tts.models.vits import Vits
 
@@ -92,11 +92,11 @@ def _load(source: Source, device: str, settings: Any) -> Model:
     if kind == "vits":
         return vits_load.load(source.config_path, source.checkpoint_file, device, settings)
     if kind == "xtts":
-        return xtts.load(source.config_path, source.checkpoint_file, device)
+        return xtts.load(source.config_path, source.checkpoint_file, device, threads)
     loaded = other_models.synthesizer(source, device)
     if isinstance(loaded.tts_model, Vits):
         return vits_load.prepare(loaded.tts_model, settings)
-    return other_models.SynthesizerModel(loaded)
+    return other_models.SynthesizerModel(loaded, threads)
 
 
 def _device() -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
-from chorus_engine.engines import planar, tuning
+from chorus_engine.engines import tuning
 from chorus_engine.engines.vits_parts import DECODER, FLOW, FRONT, WINDOW, Arrays, Steps
 
 PLANAR = "planar"
@@ -64,6 +64,9 @@ class OnnxParts:
 def finish(folder: Path) -> None:
     """Makes the graphs of an export ready: does what every load would do again, and gives the decoder its
     other form where this machine is faster with it."""
+    # It imports the package onnx, as exporting does: a load of what is kept needs neither.
+    from chorus_engine.engines import planar
+
     plain, other = _graph(folder, DECODER), _graph(folder, PLANAR)
     try:
         planar.rewrite(plain, other)

@@ -19,6 +19,7 @@ import torch
 from chorus_engine.engines.base import Model, ModelInfo, refuse_clip, refuse_options, refuse_pitch
 from chorus_engine.engines.coqui_source import Source
 from chorus_engine.engines.pcm import to_pcm
+from chorus_engine.engines.tuning import Tuning
 from chorus_engine.engines.vits import language_names, pick_language, pick_voice, speaker_names
 from chorus_engine.errors import unspeakable, unsupported
 from chorus_engine.requests import SynthesisRequest
@@ -34,11 +35,13 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def speaking(seed: int | None) -> Iterator[None]:
+def speaking(seed: int | None, threads: int | None = None) -> Iterator[None]:
     """Within it, this thread alone speaks with models of this kind, on the noise of `seed` or fresh noise.
 
     Networks draw from torch; models without a vocoder (Griffin-Lim) from numpy, whose seeds have 32 bits.
     """
+    if threads is not None and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
     chosen = secrets.randbits(63) if seed is None else seed
     with _speaking, torch.random.fork_rng():
         before = np.random.get_state()
@@ -63,11 +66,17 @@ def synthesizer(source: Source, device: str) -> Any:
     )
 
 
+def one_lane(threads: int) -> Tuning:
+    """How models are run that speak one sentence at a time."""
+    return Tuning("torch", threads, 1, threads)
+
+
 class SynthesizerModel(Model):
     """A model behind Coqui's synthesizer."""
 
-    def __init__(self, loaded: Any) -> None:
+    def __init__(self, loaded: Any, threads: int = 1) -> None:
         self._synthesizer = loaded
+        self.tuning = one_lane(threads)
         model = loaded.tts_model
         voices = speaker_names(model)
         self._clones = bool(getattr(model.config, "supports_cloning", False))
@@ -86,7 +95,7 @@ class SynthesizerModel(Model):
             return
         voice, language = next(iter(self.info.voices), None), next(iter(self.info.languages), None)
         try:
-            with speaking(0):
+            with speaking(0, self.tuning.threads):
                 self._synthesizer.tts(WARM_UP_TEXT, speaker_name=voice, language_name=language)
         except Exception as problem:
             # A model of another script may be unable to say it, in a way of its own.
@@ -103,7 +112,7 @@ class SynthesizerModel(Model):
         language = pick_language(request, self.info)
         voice = None if request.speaker_clip else pick_voice(request, self.info)
         self._check_text(request, language, take)
-        with speaking(request.seed):
+        with speaking(request.seed, self.tuning.threads):
             take.step()
             wave = self._synthesizer.tts(
                 request.text,

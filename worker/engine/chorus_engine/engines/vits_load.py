@@ -159,14 +159,14 @@ class _Load:
         def make(folder: Path) -> None:
             self._settings.progress("export")
             vits_parts.export(self._vits, folder, self._samples[0].conditions)
+            from chorus_engine.engines import onnx_parts
+
             onnx_parts.finish(folder)
             self._compare(folder)
 
         if importlib.util.find_spec("onnxruntime") is None:
             log.warning("not run in onnxruntime but in torch: onnxruntime is not installed")
             return None
-        from chorus_engine.engines import onnx_parts
-
         name = "vits-" + cache_folder.key(*identity, host.cpu_name())
         try:
             folder = cache.provide(name, make)

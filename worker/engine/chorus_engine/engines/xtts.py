@@ -24,7 +24,7 @@ import torch
 
 from chorus_engine import cache_folder
 from chorus_engine.engines.base import Model, ModelInfo, refuse_options, refuse_pitch
-from chorus_engine.engines.other_models import speaking
+from chorus_engine.engines.other_models import one_lane, speaking
 from chorus_engine.engines.pcm import to_pcm
 from chorus_engine.engines.vits import pick_language, pick_voice
 from chorus_engine.engines.vits_load import fold_weight_norm
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 Latents = tuple[torch.Tensor, torch.Tensor]
 
 
-def load(config_path: Path, checkpoint: Path, device: str) -> XttsModel:
+def load(config_path: Path, checkpoint: Path, device: str, threads: int = 1) -> XttsModel:
     """An XTTS checkpoint with its vocabulary and speakers in the files beside it."""
     from TTS.config import load_config
     from TTS.tts.models.xtts import Xtts
@@ -61,7 +61,7 @@ def load(config_path: Path, checkpoint: Path, device: str) -> XttsModel:
         config, checkpoint_dir=str(checkpoint.parent), checkpoint_path=str(checkpoint), eval=True
     )
     fold_weight_norm(network.hifigan_decoder)
-    return XttsModel(network.to(device))
+    return XttsModel(network.to(device), threads)
 
 
 class Clips:
@@ -102,8 +102,9 @@ class Clips:
 class XttsModel(Model):
     """A loaded XTTS model."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, threads: int) -> None:
         self._network = network
+        self.tuning = one_lane(threads)
         speakers = getattr(network.speaker_manager, "speakers", None) or {}
         self._speakers = {name: tuple(latents.values()) for name, latents in speakers.items()}
         config = network.config
@@ -117,7 +118,7 @@ class XttsModel(Model):
     def warm_up(self) -> None:
         """The first piece of a word in the first voice, if there is one."""
         for voice in self.info.voices[:1]:
-            with speaking(0):
+            with speaking(0, self.tuning.threads):
                 pieces = self._pieces("Hello.", self.info.languages[0], self._speakers[voice], 1.0)
                 next(pieces, None)
 
@@ -128,7 +129,7 @@ class XttsModel(Model):
         if not any(unicodedata.category(char)[0] in "LN" for char in request.text):
             raise unspeakable(f"model {request.model} can say nothing of this text")
         language = pick_language(request, self.info) or "en"
-        with speaking(request.seed):
+        with speaking(request.seed, self.tuning.threads):
             take.step()
             latents = self._latents(request)
             self._take = take
