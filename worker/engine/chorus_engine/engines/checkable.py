@@ -127,7 +127,7 @@ class Faults:
         _compute(min(directive.number("ms", 1000), MAX_DELAY_MS) / 1000.0, take)
 
     def _allocate(self, directive: Directive, take: Take) -> None:
-        """Takes memory and gives it back; over the limit of the process there is no way on, as for real engines."""
+        """Takes memory and gives it back; over the limit there is no way on, as for real engines."""
         try:
             bytearray(directive.number("mb", 1_000) * 1_000_000)
         except MemoryError:
