@@ -341,29 +341,8 @@ impl Command {
             Self::Dead(command) => nats(&command.report().nats),
             Self::Manager(args) => nats(&args.nats),
             Self::Worker(args) => [nats(&args.nats), args.engine.values()].concat(),
-            Self::Bench(BenchCommand::Latency(args)) => args.engine.values(),
-            Self::Bench(BenchCommand::FirstAudio(args)) => args.engine.values(),
-            Self::Bench(BenchCommand::Sla(args)) => args.engine.values(),
-            Self::Bench(BenchCommand::Batch(args)) => args.engine.values(),
-            Self::Bench(BenchCommand::Cache(args)) => args.engine.values(),
-            Self::Bench(BenchCommand::LongText(_)) => ["engine.threads", "engine.lanes"]
-                .map(|key| Value::flag(key, "chorus bench long-text", "1"))
-                .to_vec(),
-            Self::Bench(BenchCommand::Null(_)) => {
-                vec![Value::flag("engine.kind", "chorus bench null", "null")]
-            }
-            Self::Bench(BenchCommand::Streams(_)) => {
-                vec![Value::flag("engine.kind", "chorus bench streams", "checkable")]
-            }
-            // Its engine's samples are what is checked.
-            Self::Bench(BenchCommand::Chaos(_)) => {
-                vec![Value::flag("engine.kind", "chorus bench chaos", "checkable")]
-            }
-            Self::Bench(BenchCommand::TtsServer(_))
-            | Self::Doctor(_)
-            | Self::Setup(_)
-            | Self::Voice(_)
-            | Self::Config(_) => Vec::new(),
+            Self::Bench(command) => command.values(),
+            Self::Doctor(_) | Self::Setup(_) | Self::Voice(_) | Self::Config(_) => Vec::new(),
         }
     }
 
@@ -387,16 +366,7 @@ impl Command {
             Self::Cache(command) => command.report().json,
             Self::Dead(command) => command.report().json,
             Self::Config(command) => command.json(),
-            Self::Bench(BenchCommand::Latency(args)) => args.json,
-            Self::Bench(BenchCommand::FirstAudio(args)) => args.json,
-            Self::Bench(BenchCommand::Batch(args)) => args.json,
-            Self::Bench(BenchCommand::Cache(args)) => args.json,
-            Self::Bench(BenchCommand::LongText(args)) => args.json,
-            Self::Bench(BenchCommand::Null(args)) => args.json,
-            Self::Bench(BenchCommand::Streams(args)) => args.json,
-            Self::Bench(BenchCommand::Sla(args)) => args.json,
-            Self::Bench(BenchCommand::TtsServer(args)) => args.json,
-            Self::Bench(BenchCommand::Chaos(args)) => args.json,
+            Self::Bench(command) => command.json(),
             Self::Up(_) | Self::Stdio(_) | Self::Manager(_) | Self::Worker(_) => false,
         }
     }

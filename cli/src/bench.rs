@@ -14,6 +14,7 @@ pub mod load;
 pub mod long_text;
 pub mod null;
 pub mod peer;
+pub mod program;
 pub mod sla;
 pub mod stats;
 pub mod streams;

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::EngineArgs;
+use crate::config::Value;
 
 /// `chorus bench`.
 #[derive(Debug, Subcommand)]
@@ -29,6 +30,57 @@ pub enum BenchCommand {
     Chaos(ChaosArgs),
 }
 
+impl BenchCommand {
+    /// What the command line sets.
+    pub fn values(&self) -> Vec<Value> {
+        match self {
+            Self::Latency(args) => args.on.engine.values(),
+            Self::FirstAudio(args) => args.on.engine.values(),
+            Self::Sla(args) => args.on.engine.values(),
+            Self::Batch(args) => args.on.engine.values(),
+            Self::Cache(args) => args.on.engine.values(),
+            Self::LongText(_) => ["engine.threads", "engine.lanes"]
+                .map(|key| Value::flag(key, "chorus bench long-text", "1"))
+                .to_vec(),
+            Self::Null(_) => vec![Value::flag("engine.kind", "chorus bench null", "null")],
+            Self::Streams(_) => vec![Value::flag("engine.kind", "chorus bench streams", "checkable")],
+            // Its engine's samples are what is checked.
+            Self::Chaos(_) => vec![Value::flag("engine.kind", "chorus bench chaos", "checkable")],
+            Self::TtsServer(_) => Vec::new(),
+        }
+    }
+
+    /// Whether stdout carries JSON.
+    pub fn json(&self) -> bool {
+        match self {
+            Self::Latency(args) => args.on.json,
+            Self::FirstAudio(args) => args.on.json,
+            Self::Sla(args) => args.on.json,
+            Self::Batch(args) => args.on.json,
+            Self::Cache(args) => args.on.json,
+            Self::LongText(args) => args.json,
+            Self::Null(args) => args.json,
+            Self::Streams(args) => args.json,
+            Self::Chaos(args) => args.json,
+            Self::TtsServer(args) => args.json,
+        }
+    }
+}
+
+/// What a model of one's choice is measured with.
+#[derive(Debug, Args)]
+pub struct OnModel {
+    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// The figures as JSON, on the last line.
+    #[arg(long)]
+    pub json: bool,
+    /// The engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
 /// `chorus bench chaos`.
 #[derive(Debug, Args)]
 pub struct ChaosArgs {
@@ -52,15 +104,9 @@ pub struct LatencyArgs {
     /// How many requests.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub requests: u32,
-    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
-    #[arg(long)]
-    pub model: Option<String>,
-    /// The figures as JSON, on the last line.
-    #[arg(long)]
-    pub json: bool,
-    /// The engine.
+    /// What is measured.
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub on: OnModel,
 }
 
 /// `chorus bench first-audio`.
@@ -69,15 +115,9 @@ pub struct FirstAudioArgs {
     /// How many sentences.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub runs: u32,
-    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
-    #[arg(long)]
-    pub model: Option<String>,
-    /// The figures as JSON, on the last line.
-    #[arg(long)]
-    pub json: bool,
-    /// The engine.
+    /// What is measured.
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub on: OnModel,
 }
 
 /// `chorus bench sla`.
@@ -92,15 +132,9 @@ pub struct SlaArgs {
     /// What the arrivals are drawn from.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
-    #[arg(long)]
-    pub model: Option<String>,
-    /// The figures as JSON, on the last line.
-    #[arg(long)]
-    pub json: bool,
-    /// The engine.
+    /// What is measured.
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub on: OnModel,
 }
 
 #[cfg(test)]
@@ -108,7 +142,8 @@ impl SlaArgs {
     /// As without any option.
     pub fn for_tests() -> Self {
         let engine = EngineArgs { kind: None, command: None, threads: None };
-        Self { rate: 2.0, requests: 120, seed: 1, model: None, json: false, engine }
+        let on = OnModel { model: None, json: false, engine };
+        Self { rate: 2.0, requests: 120, seed: 1, on }
     }
 }
 
@@ -182,15 +217,9 @@ pub struct BatchArgs {
     /// How many texts at each level.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(16..=10_000))]
     pub texts: u32,
-    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
-    #[arg(long)]
-    pub model: Option<String>,
-    /// The figures as JSON, on the last line.
-    #[arg(long)]
-    pub json: bool,
-    /// The engine.
+    /// What is measured.
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub on: OnModel,
 }
 
 /// `chorus bench cache`.
@@ -199,13 +228,7 @@ pub struct CacheBenchArgs {
     /// How many texts.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub texts: u32,
-    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
-    #[arg(long)]
-    pub model: Option<String>,
-    /// The figures as JSON, on the last line.
-    #[arg(long)]
-    pub json: bool,
-    /// The engine.
+    /// What is measured.
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub on: OnModel,
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::baseline::BarePipe;
 use super::load::{Load, closed};
+use super::program::tell;
 use super::stats::rounded;
 use super::texts;
 use crate::app::Context;
@@ -25,14 +26,11 @@ const CHARS: usize = 64;
 pub async fn run(context: Context, args: BatchArgs) -> Result<(), CliError> {
     let loads = unless_stopped(&context.shutdown, measure(&context, &args)).await?;
     let figures = figures(&loads);
-    if context.ui.json() {
-        context.ui.json_line(&figures);
-        return Ok(());
-    }
-    for one in figures["at_once"].as_array().into_iter().flatten() {
+    let lines = figures["at_once"].as_array().into_iter().flatten().map(|one| {
         let (texts, per_s, ratio, p50) = (&one["texts"], &one["per_s"], &one["ratio"], &one["p50_ms"]);
-        context.ui.line(&format!("{texts} at once: {per_s}/s, {ratio} x one at a time, p50 {p50} ms"));
-    }
+        format!("{texts} at once: {per_s}/s, {ratio} x one at a time, p50 {p50} ms")
+    });
+    tell(context.ui, &figures, lines);
     Ok(())
 }
 
@@ -41,12 +39,12 @@ async fn measure(context: &Context, args: &BatchArgs) -> Result<Vec<(usize, Load
     let need = Need {
         nats_server: true,
         engine: true,
-        voice: parts::needs_demo_voice(config, args.model.as_slice()),
+        voice: parts::needs_demo_voice(config, args.on.model.as_slice()),
     };
     let parts = parts::provide(config, environment, context.ui, need).await?;
     let (engine, _server) = both(parts.engine, parts.nats_server)?;
     let spinner = context.ui.spinner("loading …");
-    let pipe = BarePipe::start(context, &engine, args.model.as_slice()).await?;
+    let pipe = BarePipe::start(context, &engine, args.on.model.as_slice()).await?;
     let mut first = 0;
     let mut loads = Vec::new();
     for clients in [&[1][..], &AT_ONCE].concat() {

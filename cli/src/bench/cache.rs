@@ -1,22 +1,20 @@
 //! `chorus bench cache`: the same words again. Each text is asked for until its take is stored; then it comes from the
 //! broker's store once, and from this process' memory after that.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chorus_client::{SessionHost, SpeechEvent};
-use chorus_protocol::SynthesisRequest;
+use chorus_client::SessionHost;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::load::closed;
+use super::program::{Client, in_fleet, tell};
 use super::stats::{Sorted, rounded};
 use super::texts;
+use super::trial::{Trial, speak_timed};
 use crate::app::Context;
 use crate::args::CacheBenchArgs;
 use crate::commands::embedded::Embedded;
-use crate::commands::speak;
 use crate::error::CliError;
-use crate::locate::unless_stopped;
 
 /// Texts before those that count.
 const WARM_UP: u32 = 3;
@@ -41,24 +39,18 @@ struct Heard {
 
 /// Runs the command.
 pub async fn run(context: Context, args: CacheBenchArgs) -> Result<(), CliError> {
-    let mut embedded = Embedded::new().with_cache();
-    let measuring = measure(&context, &mut embedded, &args);
-    let found = unless_stopped(&context.shutdown, measuring).await;
-    embedded.stop(&context).await;
-    let (heard, hits_per_s) = found?;
+    let measuring = async |embedded: &mut Embedded| measure(&context, embedded, &args).await;
+    let (heard, hits_per_s) = in_fleet(&context, Embedded::new().with_cache(), measuring).await?;
     let figures = figures(&heard, hits_per_s);
-    if context.ui.json() {
-        context.ui.json_line(&figures);
-        return Ok(());
-    }
-    context.ui.line(&format!(
+    let line = format!(
         "spoken {} ms, from the store {} ms, from memory {} ms (medians of {}), {} hits/s at {CLIENTS} clients",
         figures["spoken_p50_ms"],
         figures["from_store_p50_ms"],
         figures["from_memory_p50_ms"],
         figures["texts"],
         figures["hits_per_s"]
-    ));
+    );
+    tell(context.ui, &figures, [line]);
     Ok(())
 }
 
@@ -67,52 +59,29 @@ async fn measure(
     embedded: &mut Embedded,
     args: &CacheBenchArgs,
 ) -> Result<(Vec<Heard>, f64), CliError> {
-    let bus = embedded.start(context, args.model.as_slice()).await?;
-    let cancel = CancellationToken::new();
-    let _sessions_end_with_us = cancel.clone().drop_guard();
     // Who speaks is another process than who hears, as far as memory goes.
-    let (first, second) = (
-        speak::sessions(&context.config, &bus, &cancel).await?,
-        speak::sessions(&context.config, &bus, &cancel).await?,
-    );
+    let first = Client::start(context, embedded, args.on.model.as_slice()).await?;
+    let second = Client::of(context, embedded.connect("chorus-bench-second").await?).await?;
     let spinner = context.ui.spinner("warming up …");
     let mut heard = Vec::new();
     for number in 0..WARM_UP + args.texts {
-        let spoken = ask(&first, number).await?;
-        stored(&first, number).await?;
-        let (from_store, from_memory) = (hit(&second, number).await?, hit(&second, number).await?);
+        let spoken = ask(&first.host, number).await?.total_ms;
+        stored(&first.host, number).await?;
+        let (from_store, from_memory) = (hit(&second.host, number).await?, hit(&second.host, number).await?);
         if number >= WARM_UP {
-            heard.push(Heard { spoken: spoken.ms, from_store, from_memory });
+            heard.push(Heard { spoken, from_store, from_memory });
             spinner.say(&format!("{} of {} …", heard.len(), args.texts));
         }
     }
-    let load = closed(CLIENTS, HITS, |number| hit(&second, number % (WARM_UP + args.texts))).await?;
+    let load = closed(CLIENTS, HITS, |number| hit(&second.host, number % (WARM_UP + args.texts))).await?;
     drop(spinner);
     first.stop().await;
     second.stop().await;
-    bus.close().await;
     Ok((heard, load.per_s))
 }
 
-struct Answer {
-    ms: f64,
-    cache_hit: bool,
-}
-
-async fn ask(host: &SessionHost, number: u32) -> Result<Answer, CliError> {
-    let text = texts::of_characters(CHARS, number);
-    let begun = Instant::now();
-    let mut speaking = speak::ask(host, SynthesisRequest { text, ..SynthesisRequest::default() });
-    while let Some(event) = speaking.next().await {
-        if let SpeechEvent::Ended(result) = event {
-            let ms = begun.elapsed().as_secs_f64() * 1000.0;
-            if let Some(error) = result.error {
-                return Err(error.into());
-            }
-            return Ok(Answer { ms, cache_hit: result.metadata.is_some_and(|metadata| metadata.cache_hit) });
-        }
-    }
-    Err(CliError::Fleet { part: "session", why: "it ended without a result".into() })
+async fn ask(host: &SessionHost, number: u32) -> Result<Trial, CliError> {
+    speak_timed(host, texts::of_characters(CHARS, number)).await
 }
 
 async fn stored(host: &SessionHost, number: u32) -> Result<(), CliError> {
@@ -126,11 +95,11 @@ async fn stored(host: &SessionHost, number: u32) -> Result<(), CliError> {
 }
 
 async fn hit(host: &SessionHost, number: u32) -> Result<f64, CliError> {
-    let answer = ask(host, number).await?;
-    if !answer.cache_hit {
+    let trial = ask(host, number).await?;
+    if !trial.cache_hit {
         return Err(CliError::Fleet { part: "cache", why: "a stored take was spoken again".into() });
     }
-    Ok(answer.ms)
+    Ok(trial.total_ms)
 }
 
 fn figures(heard: &[Heard], hits_per_s: f64) -> Value {

@@ -5,20 +5,17 @@
 //! client's time less the pipe's of the same turn.
 
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::baseline::BarePipe;
+use super::program::{Client, in_fleet, tell};
 use super::stats::{Sorted, rounded};
 use super::texts;
 use super::trial::speak_timed;
 use crate::app::Context;
 use crate::args::LatencyArgs;
 use crate::commands::embedded::Embedded;
-use crate::commands::speak;
 use crate::config::EngineKind;
 use crate::error::CliError;
-use crate::locate::unless_stopped;
-use crate::ui::Ui;
 
 /// Requests before those that count.
 const WARM_UP: u32 = 5;
@@ -33,11 +30,19 @@ struct Turn {
 
 /// Runs the command.
 pub async fn run(context: Context, args: LatencyArgs) -> Result<(), CliError> {
-    let mut embedded = Embedded::new();
-    let measuring = measure(&context, &mut embedded, &args);
-    let turns = unless_stopped(&context.shutdown, measuring).await;
-    embedded.stop(&context).await;
-    report(context.ui, context.config.engine.kind, &turns?);
+    let measuring = async |embedded: &mut Embedded| measure(&context, embedded, &args).await;
+    let turns = in_fleet(&context, Embedded::new(), measuring).await?;
+    let engine = context.config.engine.kind;
+    let figures = figures(engine, &turns);
+    let base = &figures["baseline"];
+    let name = if engine == EngineKind::Coqui { "engine" } else { "bare pipe" };
+    let lines = [
+        format!("engine {}, {} requests, one at a time", engine.as_str(), turns.len()),
+        format!("client    p50 {} ms, p99 {} ms", figures["client_p50_ms"], figures["client_p99_ms"]),
+        format!("{name:<9} p50 {} ms, p99 {} ms", base["p50_ms"], base["p99_ms"]),
+        format!("added     p50 {} ms, p99 {} ms", figures["added_p50_ms"], figures["added_p99_ms"]),
+    ];
+    tell(context.ui, &figures, lines);
     Ok(())
 }
 
@@ -47,21 +52,18 @@ async fn measure(
     args: &LatencyArgs,
 ) -> Result<Vec<Turn>, CliError> {
     let requests = args.requests;
-    let bus = embedded.start(context, args.model.as_slice()).await?;
+    let client = Client::start(context, embedded, args.on.model.as_slice()).await?;
     let pipe = match (context.config.engine.kind, embedded.engine()) {
         (EngineKind::Coqui, _) | (_, None) => None,
-        (_, Some(program)) => Some(BarePipe::start(context, program, args.model.as_slice()).await?),
+        (_, Some(program)) => Some(BarePipe::start(context, program, args.on.model.as_slice()).await?),
     };
-    let cancel = CancellationToken::new();
-    let _sessions_end_with_us = cancel.clone().drop_guard();
-    let host = speak::sessions(&context.config, &bus, &cancel).await?;
     let spinner = context.ui.spinner("warming up …");
     let mut turns = Vec::new();
     for number in 0..WARM_UP + requests {
         let text = texts::short(number);
         // Whoever goes first finds the machine in another state: they take turns at it.
         let before = piped(pipe.as_ref().filter(|_| number % 2 == 0), &text).await?;
-        let trial = speak_timed(&host, text.clone()).await?;
+        let trial = speak_timed(&client.host, text.clone()).await?;
         let after = piped(pipe.as_ref().filter(|_| number % 2 == 1), &text).await?;
         let base_ms = before.or(after).unwrap_or(trial.engine_ms);
         if number >= WARM_UP {
@@ -70,11 +72,10 @@ async fn measure(
         }
     }
     drop(spinner);
-    host.stop().await;
     if let Some(pipe) = pipe {
         pipe.stop().await;
     }
-    bus.close().await;
+    client.stop().await;
     Ok(turns)
 }
 
@@ -83,20 +84,6 @@ async fn piped(pipe: Option<&BarePipe>, text: &str) -> Result<Option<f64>, CliEr
         Some(pipe) => pipe.round_trip(text.to_owned()).await.map(Some),
         None => Ok(None),
     }
-}
-
-fn report(ui: Ui, engine: EngineKind, turns: &[Turn]) {
-    let figures = figures(engine, turns);
-    if ui.json() {
-        ui.json_line(&figures);
-        return;
-    }
-    let base = &figures["baseline"];
-    ui.line(&format!("engine {}, {} requests, one at a time", engine.as_str(), turns.len()));
-    ui.line(&format!("client    p50 {} ms, p99 {} ms", figures["client_p50_ms"], figures["client_p99_ms"]));
-    let name = if engine == EngineKind::Coqui { "engine" } else { "bare pipe" };
-    ui.line(&format!("{name:<9} p50 {} ms, p99 {} ms", base["p50_ms"], base["p99_ms"]));
-    ui.line(&format!("added     p50 {} ms, p99 {} ms", figures["added_p50_ms"], figures["added_p99_ms"]));
 }
 
 fn figures(engine: EngineKind, turns: &[Turn]) -> Value {

@@ -5,18 +5,16 @@
 //! and when the last is there against what it needs for all of them.
 
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::baseline::BarePipe;
+use super::program::{Client, in_fleet, tell};
 use super::stats::{Sorted, rounded};
 use super::texts;
 use super::trial::speak_timed;
 use crate::app::Context;
 use crate::args::LongTextArgs;
 use crate::commands::embedded::Embedded;
-use crate::commands::speak;
 use crate::error::CliError;
-use crate::locate::unless_stopped;
 
 /// Workers of the fleet.
 const WORKERS: usize = 2;
@@ -37,24 +35,15 @@ struct Pair {
 
 /// Runs the command.
 pub async fn run(context: Context, args: LongTextArgs) -> Result<(), CliError> {
-    let mut embedded = Embedded::new().with_workers(WORKERS);
-    let measuring = measure(&context, &mut embedded, &args);
-    let pairs = unless_stopped(&context.shutdown, measuring).await;
-    embedded.stop(&context).await;
-    let figures = figures(&pairs?);
-    if context.ui.json() {
-        context.ui.json_line(&figures);
-        return Ok(());
-    }
-    for (name, what) in [("first_audio", "first audio"), ("total", "the whole")] {
-        let of = |suffix: &str| figures[format!("{name}_{suffix}")].to_string();
-        context.ui.line(&format!(
-            "{what}: {} ms on {WORKERS} workers, {} ms on an engine alone, ratio {}",
-            of("ms"),
-            of("alone_ms"),
-            of("ratio")
-        ));
-    }
+    let measuring = async |embedded: &mut Embedded| measure(&context, embedded, &args).await;
+    let pairs = in_fleet(&context, Embedded::new().with_workers(WORKERS), measuring).await?;
+    let figures = figures(&pairs);
+    let lines = [("first_audio", "first audio"), ("total", "the whole")].map(|(name, what)| {
+        let of = |suffix: &str| &figures[format!("{name}_{suffix}")];
+        let (fleet, alone, ratio) = (of("ms"), of("alone_ms"), of("ratio"));
+        format!("{what}: {fleet} ms on {WORKERS} workers, {alone} ms on an engine alone, ratio {ratio}")
+    });
+    tell(context.ui, &figures, lines);
     Ok(())
 }
 
@@ -63,16 +52,13 @@ async fn measure(
     embedded: &mut Embedded,
     args: &LongTextArgs,
 ) -> Result<Vec<Pair>, CliError> {
-    let bus = embedded.start(context, args.model.as_slice()).await?;
+    let client = Client::start(context, embedded, args.model.as_slice()).await?;
     let program = embedded.engine().ok_or(CliError::NoFleet)?;
     let alone = BarePipe::start(context, program, args.model.as_slice()).await?;
-    let cancel = CancellationToken::new();
-    let _sessions_end_with_us = cancel.clone().drop_guard();
-    let host = speak::sessions(&context.config, &bus, &cancel).await?;
     let spinner = context.ui.spinner("warming up …");
     for number in 0..WARM_UP {
         alone.round_trip(texts::of_characters(CHARS, number)).await?;
-        speak_timed(&host, text(number)).await?;
+        speak_timed(&client.host, text(number)).await?;
     }
     let mut pairs = Vec::new();
     for run in 0..args.runs {
@@ -81,7 +67,7 @@ async fn measure(
         for sentence in sentences(WARM_UP + run) {
             took.push(alone.round_trip(sentence).await?);
         }
-        let trial = speak_timed(&host, text(WARM_UP + run)).await?;
+        let trial = speak_timed(&client.host, text(WARM_UP + run)).await?;
         pairs.push(Pair {
             alone_first: took.first().copied().unwrap_or_default(),
             alone_total: took.iter().sum(),
@@ -90,9 +76,8 @@ async fn measure(
         });
     }
     drop(spinner);
-    host.stop().await;
     alone.stop().await;
-    bus.close().await;
+    client.stop().await;
     Ok(pairs)
 }
 

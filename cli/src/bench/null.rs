@@ -11,19 +11,17 @@ use chorus_bus::{Bus, Subscription};
 use chorus_client::SessionHost;
 use chorus_protocol::names;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::baseline::BarePipe;
 use super::load::{Load, closed};
+use super::program::{Client, in_fleet, tell};
 use super::stats::{Sorted, rounded};
 use super::texts;
 use super::trial::speak_timed;
 use crate::app::Context;
 use crate::args::NullArgs;
 use crate::commands::embedded::Embedded;
-use crate::commands::speak;
 use crate::error::CliError;
-use crate::locate::unless_stopped;
 
 /// Turns before those that count.
 const WARM_UP: u32 = 20;
@@ -54,38 +52,30 @@ struct Found {
 
 /// Runs the command.
 pub async fn run(context: Context, args: NullArgs) -> Result<(), CliError> {
-    let mut embedded = Embedded::new();
-    let measuring = measure(&context, &mut embedded, &args);
-    let found = unless_stopped(&context.shutdown, measuring).await;
-    embedded.stop(&context).await;
-    let figures = figures(&found?);
-    if context.ui.json() {
-        context.ui.json_line(&figures);
-        return Ok(());
-    }
-    let of = |name: &str| figures[name].to_string();
-    context.ui.line(&format!(
-        "1 client: added p50 {} ms, p99 {} ms; a round trip through the broker alone {} ms; plain requests add {} ms",
-        of("added_p50_ms"),
-        of("added_p99_ms"),
-        of("core_rtt_p50_ms"),
-        of("plain_added_p50_ms")
-    ));
-    context.ui.line(&format!(
-        "64 clients: {} requests/s, plain {}/s",
-        of("requests_per_s_64"),
-        of("plain_requests_per_s_64")
-    ));
+    let measuring = async |embedded: &mut Embedded| measure(&context, embedded, &args).await;
+    let found = in_fleet(&context, Embedded::new(), measuring).await?;
+    let figures = figures(&found);
+    let lines = [
+        format!(
+            "1 client: added p50 {} ms, p99 {} ms; a round trip through the broker alone {} ms; plain requests add {} ms",
+            figures["added_p50_ms"],
+            figures["added_p99_ms"],
+            figures["core_rtt_p50_ms"],
+            figures["plain_added_p50_ms"]
+        ),
+        format!(
+            "64 clients: {} requests/s, plain {}/s",
+            figures["requests_per_s_64"], figures["plain_requests_per_s_64"]
+        ),
+    ];
+    tell(context.ui, &figures, lines);
     Ok(())
 }
 
 async fn measure(context: &Context, embedded: &mut Embedded, args: &NullArgs) -> Result<Found, CliError> {
-    let bus = embedded.start(context, &[]).await?;
+    let client = Client::start(context, embedded, &[]).await?;
     let program = embedded.engine().ok_or(CliError::NoFleet)?;
     let pipe = BarePipe::start(context, program, &[]).await?;
-    let cancel = CancellationToken::new();
-    let _sessions_end_with_us = cancel.clone().drop_guard();
-    let host = speak::sessions(&context.config, &bus, &cancel).await?;
     let spinner = context.ui.spinner("one client …");
     let echo = embedded.connect("chorus-bench-echo").await?;
     let mut asked = echo.subscribe(ECHO, None).await?;
@@ -93,16 +83,16 @@ async fn measure(context: &Context, embedded: &mut Embedded, args: &NullArgs) ->
     let one_client = async {
         // The broker may hear the first question before it hears who answers.
         let mut tries = 0;
-        while core_rtt(&bus).await.is_err() && tries < ECHO_TRIES {
+        while core_rtt(&client.bus).await.is_err() && tries < ECHO_TRIES {
             tries += 1;
             tokio::time::sleep(ECHO_AGAIN).await;
         }
         for number in 0..WARM_UP + args.turns {
             let turn = Turn {
-                core: core_rtt(&bus).await?,
+                core: core_rtt(&client.bus).await?,
                 pipe: pipe.round_trip(texts::short(number)).await?,
-                native: native(&host, number).await?,
-                plain: plain(&bus, number).await?,
+                native: native(&client.host, number).await?,
+                plain: plain(&client.bus, number).await?,
             };
             if number >= WARM_UP {
                 turns.push(turn);
@@ -115,14 +105,13 @@ async fn measure(context: &Context, embedded: &mut Embedded, args: &NullArgs) ->
         failed = answer_echoes(&echo, &mut asked) => failed,
     }?;
     spinner.say("64 clients …");
-    let native_load = closed(CLIENTS, args.requests, |number| native(&host, number)).await?;
+    let native_load = closed(CLIENTS, args.requests, |number| native(&client.host, number)).await?;
     spinner.say("64 clients, plain requests …");
-    let plain_load = closed(CLIENTS, args.requests / 4, |number| plain(&bus, number)).await?;
+    let plain_load = closed(CLIENTS, args.requests / 4, |number| plain(&client.bus, number)).await?;
     drop(spinner);
-    host.stop().await;
     pipe.stop().await;
     echo.close().await;
-    bus.close().await;
+    client.stop().await;
     Ok(Found { turns, native: native_load, plain: plain_load })
 }
 

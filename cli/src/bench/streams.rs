@@ -9,9 +9,9 @@ use chorus_client::{SessionHost, SpeechEvent};
 use chorus_protocol::SynthesisRequest;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::cpu;
+use super::program::{Client, in_fleet, tell};
 use super::stats::{Sorted, rounded};
 use super::texts;
 use crate::app::Context;
@@ -19,7 +19,6 @@ use crate::args::StreamsArgs;
 use crate::commands::embedded::Embedded;
 use crate::commands::speak;
 use crate::error::CliError;
-use crate::locate::unless_stopped;
 
 /// Workers of the fleet.
 const WORKERS: usize = 2;
@@ -43,29 +42,26 @@ struct Heard {
 
 /// Runs the command.
 pub async fn run(context: Context, args: StreamsArgs) -> Result<(), CliError> {
-    let mut embedded = Embedded::new().with_workers(WORKERS);
-    let measuring = measure(&context, &mut embedded, &args);
-    let found = unless_stopped(&context.shutdown, measuring).await;
-    embedded.stop(&context).await;
-    let (heard, took, cpu_s) = found?;
+    let measuring = async |embedded: &mut Embedded| measure(&context, embedded, &args).await;
+    let found = in_fleet(&context, Embedded::new().with_workers(WORKERS), measuring).await?;
+    let (heard, took, cpu_s) = found;
     let figures = figures(&heard, took, cpu_s);
-    if context.ui.json() {
-        context.ui.json_line(&figures);
-        return Ok(());
-    }
-    context.ui.line(&format!(
-        "{} streams, {} s of audio in {} s: {} under-runs, {} samples missing, {} failed",
-        figures["streams"],
-        figures["audio_s"],
-        figures["took_s"],
-        figures["under_runs"],
-        figures["missing_samples"],
-        figures["failed"]
-    ));
-    context.ui.line(&format!(
-        "first audio p95 {} ms; {} % of a core for each stream",
-        figures["first_audio_p95_ms"], figures["cpu_percent_per_stream"]
-    ));
+    let lines = [
+        format!(
+            "{} streams, {} s of audio in {} s: {} under-runs, {} samples missing, {} failed",
+            figures["streams"],
+            figures["audio_s"],
+            figures["took_s"],
+            figures["under_runs"],
+            figures["missing_samples"],
+            figures["failed"]
+        ),
+        format!(
+            "first audio p95 {} ms; {} % of a core for each stream",
+            figures["first_audio_p95_ms"], figures["cpu_percent_per_stream"]
+        ),
+    ];
+    tell(context.ui, &figures, lines);
     Ok(())
 }
 
@@ -74,14 +70,11 @@ async fn measure(
     embedded: &mut Embedded,
     args: &StreamsArgs,
 ) -> Result<(Vec<Heard>, Duration, f64), CliError> {
-    let bus = embedded.start(context, &[]).await?;
-    let cancel = CancellationToken::new();
-    let _sessions_end_with_us = cancel.clone().drop_guard();
-    let host = speak::sessions(&context.config, &bus, &cancel).await?;
+    let client = Client::start(context, embedded, &[]).await?;
     let _spinner = context.ui.spinner("listening …");
     let (begun, used) = (Instant::now(), cpu::used_s());
     let listeners = (0..args.streams).map(|number| {
-        let (host, delay) = (host.clone(), SPREAD * number / args.streams.max(1));
+        let (host, delay) = (client.host.clone(), SPREAD * number / args.streams.max(1));
         let text =
             (0..args.sentences).map(|place| texts::of_characters(CHARS, number * args.sentences + place));
         let text = text.collect::<Vec<_>>().join(" ");
@@ -92,8 +85,7 @@ async fn measure(
     });
     let heard = join_all(listeners).await;
     let (took, cpu_s) = (begun.elapsed(), cpu::used_s() - used);
-    host.stop().await;
-    bus.close().await;
+    client.stop().await;
     Ok((heard, took, cpu_s))
 }
 

@@ -17,6 +17,8 @@ pub struct Trial {
     pub first_audio_ms: f64,
     /// What the engine says that it worked.
     pub engine_ms: f64,
+    /// Whether no engine worked: it was spoken before.
+    pub cache_hit: bool,
 }
 
 /// Speaks a text and takes the time.
@@ -35,8 +37,10 @@ pub async fn speak_timed(host: &SessionHost, text: String) -> Result<Trial, CliE
                 if let Some(error) = result.error {
                     return Err(error.into());
                 }
-                let engine_ms = result.metadata.map_or(0.0, |metadata| metadata.engine_ms);
-                return Ok(Trial { total_ms, first_audio_ms: first_audio_ms.unwrap_or(total_ms), engine_ms });
+                let metadata = result.metadata.unwrap_or_default();
+                let (engine_ms, cache_hit) = (metadata.engine_ms, metadata.cache_hit);
+                let first_audio_ms = first_audio_ms.unwrap_or(total_ms);
+                return Ok(Trial { total_ms, first_audio_ms, engine_ms, cache_hit });
             }
         }
     }

@@ -6,19 +6,17 @@
 
 use chorus_client::SessionHost;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::load::{Load, closed};
 use super::peer::TtsServer;
+use super::program::{Client, in_fleet, tell};
 use super::stats::{Sorted, rounded};
 use super::texts;
 use super::trial::speak_timed;
 use crate::app::Context;
 use crate::args::TtsServerArgs;
 use crate::commands::embedded::Embedded;
-use crate::commands::speak;
 use crate::error::CliError;
-use crate::locate::unless_stopped;
 
 /// Requests to each side before those that count.
 const WARM_UP: u32 = 3;
@@ -44,24 +42,16 @@ struct Pair {
 
 /// Runs the command.
 pub async fn run(context: Context, args: TtsServerArgs) -> Result<(), CliError> {
-    let mut embedded = Embedded::new();
-    let measuring = measure(&context, &mut embedded, &args);
-    let found = unless_stopped(&context.shutdown, measuring).await;
-    embedded.stop(&context).await;
-    let figures = figures(&found?);
-    if context.ui.json() {
-        context.ui.json_line(&figures);
-        return Ok(());
-    }
-    for chars in [SHORT, LONG] {
+    let measuring = async |embedded: &mut Embedded| measure(&context, embedded, &args).await;
+    let found = in_fleet(&context, Embedded::new(), measuring).await?;
+    let figures = figures(&found);
+    let single = [SHORT, LONG].map(|chars| {
         let at = &figures["single"][chars.to_string()];
         let (fleet, peer, ratio) = (&at["fleet_p50_ms"], &at["tts_server_p50_ms"], &at["p50_ratio"]);
-        context
-            .ui
-            .line(&format!("1 client, {chars} characters: {fleet} ms, tts-server {peer} ms, ratio {ratio}"));
-    }
+        format!("1 client, {chars} characters: {fleet} ms, tts-server {peer} ms, ratio {ratio}")
+    });
     let many = &figures["clients_10"];
-    context.ui.line(&format!(
+    let many = format!(
         "10 clients, {LONG} characters: {}/s and p95 {} ms, tts-server {}/s and {} ms, ratios {} and {}",
         many["fleet_per_s"],
         many["fleet_p95_ms"],
@@ -69,7 +59,8 @@ pub async fn run(context: Context, args: TtsServerArgs) -> Result<(), CliError> 
         many["tts_server_p95_ms"],
         figures["throughput_ratio"],
         figures["p95_ratio"]
-    ));
+    );
+    tell(context.ui, &figures, single.into_iter().chain([many]));
     Ok(())
 }
 
@@ -78,12 +69,9 @@ async fn measure(
     embedded: &mut Embedded,
     args: &TtsServerArgs,
 ) -> Result<Found, CliError> {
-    let bus = embedded.start(context, &[]).await?;
+    let client = Client::start(context, embedded, &[]).await?;
     let spinner = context.ui.spinner("starting tts-server …");
     let peer = TtsServer::start(context).await?;
-    let cancel = CancellationToken::new();
-    let _sessions_end_with_us = cancel.clone().drop_guard();
-    let host = speak::sessions(&context.config, &bus, &cancel).await?;
     let mut found = Found { single: [Pair::default(), Pair::default()], rounds: Vec::new() };
     let mut number = 0;
     for run in 0..WARM_UP + args.runs {
@@ -93,7 +81,7 @@ async fn measure(
             let (ours, theirs) =
                 (texts::of_characters(chars, number), texts::of_characters(chars, number + 1));
             number += 2;
-            let fleet = speak_timed(&host, ours).await?.total_ms;
+            let fleet = speak_timed(&client.host, ours).await?.total_ms;
             let server = peer.speak(&theirs).await?;
             if run >= WARM_UP {
                 pair.fleet.push(fleet);
@@ -103,7 +91,7 @@ async fn measure(
     }
     for round in 0..args.rounds {
         spinner.say(&format!("ten clients, round {} of {} …", round + 1, args.rounds));
-        let ours = closed(CLIENTS, args.requests, |n| fleet(&host, number + n)).await?;
+        let ours = closed(CLIENTS, args.requests, |n| fleet(&client.host, number + n)).await?;
         number += args.requests;
         let theirs = closed(CLIENTS, args.requests, async |n| {
             peer.speak(&texts::of_characters(LONG, number + n)).await
@@ -114,8 +102,7 @@ async fn measure(
     }
     drop(spinner);
     peer.stop().await;
-    host.stop().await;
-    bus.close().await;
+    client.stop().await;
     Ok(found)
 }
 

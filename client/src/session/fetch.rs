@@ -60,20 +60,22 @@ impl Session {
         if !matches!(self.phase, Phase::Speaking(_)) {
             return;
         }
-        let fits = got.filter(|(take, pcm)| {
-            take.is(pcm) && pcm.len() <= self.config.max_segment_bytes && self.may_be_at(take.sample_rate)
+        let awaited = self.segments.get(&fetch.segment).is_some_and(|segment| {
+            segment.attempt == fetch.attempt && matches!(segment.state, State::Fetching { .. })
         });
-        let Some(segment) = self.segments.get_mut(&fetch.segment) else { return };
-        if segment.attempt != fetch.attempt || !matches!(segment.state, State::Fetching { .. }) {
+        if !awaited {
             return;
         }
+        let most = self.config.max_segment_bytes;
+        let whole = got.filter(|(take, pcm)| take.is(pcm) && pcm.len() <= most);
+        let fits = whole.filter(|(take, _)| self.rate_fits(take.sample_rate));
+        let Some(segment) = self.segments.get_mut(&fetch.segment) else { return };
         self.moved_at = now;
         match fits {
             Some((take, audio)) => {
                 segment.state = State::Spoken { run: None, audio, sample_rate: take.sample_rate };
                 segment.text = None;
                 self.any_started = true;
-                self.tally.sample_rate = take.sample_rate;
                 self.tally.cached += 1;
                 for warning in take.warnings {
                     self.tally.warn(Warning { segment: Some(fetch.segment), ..warning });
@@ -91,9 +93,5 @@ impl Session {
                 segment.not_stored(now);
             }
         }
-    }
-
-    fn may_be_at(&self, sample_rate: u32) -> bool {
-        [0, sample_rate].contains(&self.tally.sample_rate)
     }
 }

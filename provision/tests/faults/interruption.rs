@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use chorus_provision::{Provisioner, Quiet};
+use chorus_provision::{Provided, Provisioner, Quiet};
 
-use crate::support::{self, LIGHT, Machine, until};
+use crate::support::{self, LIGHT, Machine, Memory, until};
 
 /// The folder of the machine on which [`provisions_in_a_process_of_its_own`] works; absent in an ordinary run.
 const MACHINE: &str = "CHORUS_TEST_MACHINE";
@@ -30,12 +30,15 @@ fn runs(pid: u32) -> bool {
     state.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with('Z')))
 }
 
-#[tokio::test]
-async fn two_at_once_do_the_work_once_and_the_second_says_for_whom_it_waits() {
-    let machine = Machine::new();
+/// Lets the first do the work while the second waits for it; what each was given.
+async fn at_once(
+    machine: &Machine,
+    first: &Provisioner,
+    second: &Provisioner,
+    memory: &Memory,
+) -> [Provided; 2] {
     let go = machine.path("go");
     machine.uv(&format!(": > {0}.at-work; while ! [ -e {0} ]; do sleep 0.02; done", go.display()));
-    let ((first, _), (second, memory)) = (machine.provisioner(), machine.provisioner());
     let second_waits = async {
         until("uv is at work", || machine.path("go.at-work").exists()).await;
         let (provided, ()) = tokio::join!(second.provide(LIGHT), async {
@@ -45,28 +48,24 @@ async fn two_at_once_do_the_work_once_and_the_second_says_for_whom_it_waits() {
         provided.unwrap()
     };
     let (one, other) = tokio::join!(first.provide(LIGHT), second_waits);
-    assert_eq!(one.unwrap(), other);
     assert_eq!(machine.uv_runs("pip sync"), 1);
+    [one.unwrap(), other]
+}
+
+#[tokio::test]
+async fn two_at_once_do_the_work_once_and_the_second_says_for_whom_it_waits() {
+    let machine = Machine::new();
+    let ((first, _), (second, memory)) = (machine.provisioner(), machine.provisioner());
+    let [one, other] = at_once(&machine, &first, &second, &memory).await;
+    assert_eq!(one, other);
     assert!(memory.heard(&format!("waiting for process {}", std::process::id())));
 }
 
 #[tokio::test]
 async fn homes_that_share_their_folders_by_links_wait_for_each_other() {
     let machine = Machine::new();
-    let go = machine.path("go");
-    machine.uv(&format!(": > {0}.at-work; while ! [ -e {0} ]; do sleep 0.02; done", go.display()));
     let ((first, _), (second, memory)) = (machine.provisioner(), machine.linked_provisioner());
-    let second_waits = async {
-        until("uv is at work", || machine.path("go.at-work").exists()).await;
-        let (provided, ()) = tokio::join!(second.provide(LIGHT), async {
-            until("the second waits", || memory.heard("waiting for")).await;
-            std::fs::write(&go, "").unwrap();
-        });
-        provided.unwrap()
-    };
-    let (one, _other) = tokio::join!(first.provide(LIGHT), second_waits);
-    one.unwrap();
-    assert_eq!(machine.uv_runs("pip sync"), 1);
+    at_once(&machine, &first, &second, &memory).await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::error::ChaosError;
 use crate::scenario;
 
 /// Below the ports that systems give to outgoing connections, so that one stays free while its server is down.
-const PORTS: std::ops::Range<u32> = 12_000..32_000;
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 /// The servers and their ports.
 pub(crate) struct Broker {
@@ -111,8 +111,12 @@ fn free_ports(wanted: usize) -> Vec<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let step = NEXT.fetch_add(1, Ordering::Relaxed) * 64;
     let begin = std::process::id().wrapping_mul(64).wrapping_add(step) % PORTS.len() as u32;
-    let ports = PORTS.skip(begin as usize).chain(PORTS).filter_map(|port| u16::try_from(port).ok());
-    ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).take(wanted).collect()
+    PORTS
+        .skip(begin as usize)
+        .chain(PORTS)
+        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .take(wanted)
+        .collect()
 }
 
 /// Streams, buckets, and the model in the catalogue.
