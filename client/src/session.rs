@@ -141,6 +141,8 @@ pub struct Session {
     /// A question is with a manager, and whether it carried all the text that is left.
     asking: bool,
     asked_whole_rest: bool,
+    /// Whether it asked for further segments at all.
+    asked_for_more: bool,
     ask_not_before: Instant,
     ask_again: Retries,
     ready_workers: u32,
@@ -197,6 +199,7 @@ impl Session {
             engine_rate,
             asking: false,
             asked_whole_rest: false,
+            asked_for_more: false,
             ask_not_before: now,
             ready_workers: 0,
             any_started: false,

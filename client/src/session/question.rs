@@ -130,6 +130,7 @@ impl Rest {
 impl Session {
     pub(super) fn open_question(&mut self) -> Open {
         self.asked_whole_rest = self.rest.next_part_is_last();
+        self.asked_for_more = true;
         self.asked_revision = self.text_revision;
         let (text, text_complete) = self.rest.next_part();
         Open {
@@ -161,6 +162,7 @@ impl Session {
         }
         let (text, text_complete) = if window > 0 { self.rest.next_part() } else { ("", false) };
         let text = text.to_owned();
+        self.asked_for_more = window > 0;
         self.asked_whole_rest = window > 0 && self.rest.next_part_is_last();
         self.asked_revision = self.text_revision;
         Some(Advance {

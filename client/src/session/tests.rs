@@ -73,13 +73,17 @@ impl World {
     }
 
     fn with_cache(segments: u32, cache: u32) -> Self {
+        Self::begun(segments, cache, false)
+    }
+
+    fn begun(segments: u32, cache: u32, more_to_come: bool) -> Self {
         let now = Instant::now();
         let start = SessionStart {
             process_inbox: "_INBOX.test".into(),
             request_id: MessageId::new("r").unwrap(),
             request: request(segments),
             whole_reply_deadline: false,
-            more_to_come: false,
+            more_to_come,
         };
         let config = SessionHostConfig { window: 3, ..Default::default() };
         let mut world = Self {

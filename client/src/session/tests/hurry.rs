@@ -59,3 +59,16 @@ fn what_has_time_is_not_hurried() {
     world.pass(1_500);
     assert_eq!(world.attempts(1), [1]);
 }
+
+#[test]
+fn a_question_about_the_queue_says_nothing_about_the_text() {
+    let mut world = World::begun(6, 0, true);
+    let Some(ToSession::Opened(id, mut opened)) = world.mail.pop() else { panic!("no answer") };
+    opened.speech.priority = Priority::Low;
+    world.deliver(ToSession::Opened(id, opened));
+    world.hear_one();
+    // Nobody begins what is queued: a manager is asked whether it is still there, and for nothing else.
+    world.pass(2_100);
+    world.read_mail();
+    (1..6).for_each(|_| world.hear_one());
+}
