@@ -1,6 +1,9 @@
 //! Audio on the wire.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::MessageId;
@@ -38,6 +41,25 @@ impl Serialize for AudioData {
     }
 }
 
+impl JsonSchema for AudioData {
+    fn schema_name() -> Cow<'static, str> {
+        "AudioData".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The sound itself: s16le mono PCM, or an encoded file.",
+            "type": "string",
+            "contentEncoding": "base64",
+            "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+        })
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
 impl<'de> Deserialize<'de> for AudioData {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Not by `is_human_readable`: bytes behind an internally tagged enum come out of a buffer that has forgotten it.
@@ -69,7 +91,7 @@ impl serde::de::Visitor<'_> for AudioVisitor {
 }
 
 /// How the audio of a result is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AudioFormat {
     /// RIFF, 16 bit PCM.
@@ -137,7 +159,7 @@ impl std::str::FromStr for AudioFormat {
 }
 
 /// The audio of a result: inside it (`data`), or an object on the broker (`bucket`, `key`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioRef {
     /// How it is written.
@@ -156,7 +178,7 @@ pub struct AudioRef {
 }
 
 /// A piece of a streamed answer, as plan.md's `synthesizeStream` yields it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioChunk {
     /// The request that it belongs to.

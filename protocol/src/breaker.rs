@@ -3,12 +3,13 @@
 //! A manager judges (the one that rendezvous hashing gives the worker to) and writes by compare-and-set; the worker's
 //! gate watches its key and enforces.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{RunId, WorkerId};
 
 /// The three states of plan.md §3.1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
     /// Works: pulls freely.
@@ -21,7 +22,7 @@ pub enum BreakerState {
 }
 
 /// Plan.md §3.1's configuration with our two additions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CircuitBreakerConfig {
     /// The share of failures in the window at which it opens, 0 to 1 (a rate, as plan.md codes it).
@@ -55,7 +56,7 @@ impl Default for CircuitBreakerConfig {
 }
 
 /// One run in the window.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WindowEntry {
     /// The run: a doubled event counts once, and poison can be taken back.
@@ -77,7 +78,7 @@ fn is_zero(value: &u32) -> bool {
 }
 
 /// What is known of a worker's breaker.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BreakerRecord {
     /// The state.
@@ -98,7 +99,7 @@ pub struct BreakerRecord {
 }
 
 /// A segment that failed wherever it was tried, with its whole history: what lies in the dead-letter stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
     /// What the client calls the request.
@@ -118,7 +119,7 @@ pub struct DeadLetter {
 }
 
 /// One failed run of a dead letter.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedRun {
     /// The attempt.

@@ -9,6 +9,7 @@
 //! are objects whose names follow from the counts ([`crate::names::job_piece_key`]). The text has a record of its own
 //! ([`DurableText`]), written once.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::audio::AudioFormat;
@@ -17,7 +18,7 @@ use crate::ids::{Incarnation, ManagerId, MessageId, ModelName, SegmentIndex};
 use crate::request::{SynthesisRequest, SynthesisResult};
 
 /// How far a durable job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DurableState {
     /// Nobody speaks it now.
@@ -51,7 +52,7 @@ impl DurableState {
 }
 
 /// Which job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobAsk {
     /// The messageId under which it was submitted.
@@ -59,7 +60,7 @@ pub struct JobAsk {
 }
 
 /// How a job is, as clients see it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobStatus {
     /// The messageId under which it was submitted.
@@ -88,7 +89,7 @@ pub struct JobStatus {
 
 /// Who has a job spoken. It is renewed by writing the record anew; a manager that sees the same revision for longer than
 /// the lease lasts takes the job over. So no two hosts' clocks are compared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Lease {
     /// The manager.
@@ -98,7 +99,7 @@ pub struct Lease {
 }
 
 /// Pieces that one holder of the lease stored: consecutive, numbered on from those before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Take {
     /// Under which lease; in the objects' names, so that a holder who lost it overwrites nothing.
@@ -108,7 +109,7 @@ pub struct Take {
 }
 
 /// The record of a plain request, under its messageId: who answers it, and then the answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlainReply {
     /// SHA-256 of the request, in hex: another request under the same id is refused.
@@ -123,7 +124,7 @@ pub struct PlainReply {
 }
 
 /// What of a job is spoken and stored.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobProgress {
     /// The stored pieces, in order.
@@ -164,7 +165,7 @@ impl JobProgress {
 }
 
 /// The record of a durable job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DurableJob {
     /// Who asked for it.
@@ -220,7 +221,7 @@ impl DurableJob {
 }
 
 /// What a durable job says; in a record of its own, since it is large and does not change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DurableText {
     /// What was asked for.

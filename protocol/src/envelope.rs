@@ -2,6 +2,7 @@
 //!
 //! 2.0 is the envelope as JSON, 2.1 as MessagePack; the fields are the same. `accept` and `traceparent` are ours.
 
+use schemars::JsonSchema;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use crate::request::Priority;
 use crate::version;
 
 /// What kind of message it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageType {
     /// Asks for an answer.
@@ -25,7 +26,7 @@ pub enum MessageType {
 }
 
 /// Optional data about a message.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
     /// The `messageId` of the request that this answers.
@@ -40,8 +41,9 @@ pub struct Metadata {
 }
 
 /// A message.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Envelope")]
 pub struct Envelope<T> {
     /// Protocol version of this message.
     pub version: Version,

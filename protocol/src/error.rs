@@ -3,11 +3,12 @@
 //! A [`ServiceError`] is made from a [`Reason`] alone, which fixes its code and whether trying again can help, so that
 //! `retryable` is right by construction.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The six codes of plan.md §4.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ErrorCode {
     /// An engine or model could not be made ready.
     #[serde(rename = "INIT_FAILED")]
@@ -32,7 +33,7 @@ pub enum ErrorCode {
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $code:ident, $retryable:literal;)*) => {
         /// What happened, in one word; each belongs to one code and is retryable or not.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Reason {
             $($(#[$doc])* #[serde(rename = $text)] $name,)*
         }
@@ -123,7 +124,7 @@ reasons! {
 }
 
 /// An error on the wire (plan.md §4.1).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "camelCase")]
 #[error("{message}")]
 pub struct ServiceError {

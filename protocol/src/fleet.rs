@@ -1,5 +1,6 @@
 //! What workers and managers tell about themselves: heartbeats, pings, control, events.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,7 +11,7 @@ use crate::model::ModelDefinition;
 pub const HEARTBEAT_INTERVAL_MS: u64 = 500;
 
 /// A heartbeat: of a worker or of a manager.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "role", rename_all = "lowercase")]
 pub enum Heartbeat {
     /// From a worker.
@@ -20,7 +21,7 @@ pub enum Heartbeat {
 }
 
 /// What a worker's engine is computing on.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
     /// `cpu` or `cuda`.
@@ -37,7 +38,7 @@ pub struct Device {
 }
 
 /// How far a model is on a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelState {
     /// Asked for, or being loaded.
@@ -49,7 +50,7 @@ pub enum ModelState {
 }
 
 /// A model on a worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadedModel {
     /// Its name.
@@ -74,7 +75,7 @@ pub struct LoadedModel {
 }
 
 /// How an engine runs a model on its machine, as it measured it or was told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Tuning {
     /// What computes it: `torch`, `torch-half`, `onnx`.
@@ -98,7 +99,7 @@ impl Tuning {
 }
 
 /// Room for jobs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Credits {
     /// Lanes times batch, plus prefetch.
@@ -108,7 +109,7 @@ pub struct Credits {
 }
 
 /// Latency of recent runs, from pull to the session's answer, and how fast the engine speaks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LatencyFigures {
     /// Median, in milliseconds.
@@ -122,7 +123,7 @@ pub struct LatencyFigures {
 }
 
 /// Metrics of one worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerHeartbeat {
     /// Its stable name.
@@ -173,7 +174,7 @@ pub struct WorkerHeartbeat {
 }
 
 /// Metrics of one manager.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagerHeartbeat {
     /// Its stable name.
@@ -195,7 +196,7 @@ pub struct ManagerHeartbeat {
 }
 
 /// `tts.worker.<id>.ping`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ping {
     /// The start that is meant; another one answers with its own.
@@ -203,7 +204,7 @@ pub struct Ping {
 }
 
 /// How far a run is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunProgress {
     /// The run.
@@ -217,7 +218,7 @@ pub struct RunProgress {
 }
 
 /// The answer to [`Ping`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pong {
     /// Which start answers.
@@ -227,7 +228,7 @@ pub struct Pong {
 }
 
 /// `tts.worker.<id>.{stop,drain,load,unload}`: an order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "order", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum WorkerOrder {
     /// Give up the runs of this session.
@@ -250,7 +251,7 @@ pub enum WorkerOrder {
 }
 
 /// The answer to a [`WorkerOrder`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderTaken {
     /// Which start took it.
@@ -258,7 +259,7 @@ pub struct OrderTaken {
 }
 
 /// An event on `tts.events.<kind>`, other than outcomes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FleetEvent {
     /// The kind, as in its subject: `workerStarted`, `workerStopped`, `workerFailed`, `workerRecycled`, `memoryAlert`,

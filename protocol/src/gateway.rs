@@ -5,6 +5,7 @@
 
 mod read;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::audio::AudioChunk;
@@ -35,7 +36,7 @@ pub const MAX_IN_FLIGHT: usize = 256;
 macro_rules! methods {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
         /// What can be asked of the gateway.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Method {
             $($(#[$doc])* #[serde(rename = $text)] $name,)*
         }
@@ -91,7 +92,7 @@ impl Method {
 }
 
 /// A request of a parent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "method", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum GatewayRequest {
     /// See [`Hello`].
@@ -147,7 +148,7 @@ impl GatewayRequest {
 }
 
 /// The first words of a parent that knows versions.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
     /// The version range accepted; the version of the message itself when absent.
@@ -159,7 +160,7 @@ pub struct Hello {
 }
 
 /// The answer to [`Hello`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayHello {
     /// The version agreed on: what follows this answer is in it.
@@ -182,7 +183,7 @@ pub struct GatewayHello {
 }
 
 /// What answers a hello.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerInfo {
     /// `chorus`.
@@ -192,7 +193,7 @@ pub struct ServerInfo {
 }
 
 /// The bounds of a gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayLimits {
     /// Requests under way at once.
@@ -217,7 +218,7 @@ impl Default for GatewayLimits {
 }
 
 /// What a stream is asked for with.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamRequest {
     /// What is asked for.
@@ -229,7 +230,7 @@ pub struct StreamRequest {
 }
 
 /// Which request is given up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelRequest {
     /// The `messageId` of the request.
@@ -237,7 +238,7 @@ pub struct CancelRequest {
 }
 
 /// The answer to [`CancelRequest`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelAnswer {
     /// Whether such a request was under way; it ends with its own answer.
@@ -245,7 +246,7 @@ pub struct CancelAnswer {
 }
 
 /// Which model shall be loaded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadModelRequest {
     /// A name, or all there is to know.
@@ -253,7 +254,7 @@ pub struct LoadModelRequest {
 }
 
 /// A model as a client names it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ModelArg {
     /// A model of the catalogue, a voice of this machine, `NAME=PATH`, or a name on Coqui's hub.
@@ -263,7 +264,7 @@ pub enum ModelArg {
 }
 
 /// Which events a parent wants.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Subscribe {
     /// Their kinds; all but `outcome` when absent.
@@ -272,11 +273,11 @@ pub struct Subscribe {
 }
 
 /// An answer that says no more than that it was done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Done {}
 
 /// An event, in either direction.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum GatewayEvent {
     /// A piece of a stream.
@@ -288,7 +289,7 @@ pub enum GatewayEvent {
 }
 
 /// Room for more audio events of one stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
     /// The `messageId` of the stream's request.

@@ -3,9 +3,11 @@
 //! All of them travel as strings, in JSON and in MessagePack alike: a capture can be read, and another language needs no
 //! special case.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -43,6 +45,9 @@ pub enum IdError {
 fn malformed(what: &'static str, value: &str, why: &'static str) -> IdError {
     IdError::Malformed { what, value: value.chars().take(64).collect(), why }
 }
+
+/// Chorus writes 32 hexadecimal digits and reads any form of a UUID, in which hyphens, braces or `urn:uuid:` are added.
+const UUID_PATTERN: &str = "^(urn:uuid:)?\\{?[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\\}?$";
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $new:ident) => {
@@ -92,8 +97,22 @@ macro_rules! uuid_id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                let text = Cow::<'de, str>::deserialize(deserializer)?;
                 text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": "string", "pattern": UUID_PATTERN})
+            }
+
+            fn inline_schema() -> bool {
+                true
             }
         }
     };
@@ -113,7 +132,7 @@ uuid_id!(
 );
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr, $allowed:expr, $why:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr, $allowed:expr, $why:literal, $pattern:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -179,6 +198,21 @@ macro_rules! text_id {
                 Self::new(text)
             }
         }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                // Bytes are what is counted; characters are all that JSON Schema can count.
+                json_schema!({"type": "string", "minLength": 1, "maxLength": Self::MAX_BYTES, "pattern": $pattern})
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+        }
     };
 }
 
@@ -188,20 +222,24 @@ fn is_token_char(c: char) -> bool {
 
 text_id!(
     /// The stable name of a worker: what breakers and placement know it by. A subject token as it stands.
-    WorkerId, "worker id", 64, is_token_char, "only ASCII letters, digits, '-' and '_' are allowed"
+    WorkerId, "worker id", 64, is_token_char, "only ASCII letters, digits, '-' and '_' are allowed",
+    "^[A-Za-z0-9_-]+$"
 );
 text_id!(
     /// The stable name of a manager. A subject token as it stands.
-    ManagerId, "manager id", 64, is_token_char, "only ASCII letters, digits, '-' and '_' are allowed"
+    ManagerId, "manager id", 64, is_token_char, "only ASCII letters, digits, '-' and '_' are allowed",
+    "^[A-Za-z0-9_-]+$"
 );
 text_id!(
     /// What a client calls a message: a UUID as chorus makes them, any printable text as others may.
-    MessageId, "messageId", 128, |c| !c.is_control(), "control characters are not allowed"
+    MessageId, "messageId", 128, |c| !c.is_control(), "control characters are not allowed",
+    "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
 );
 text_id!(
     /// The name of a model in the catalogue, e.g. `tts_models/en/ljspeech/vits`. Becomes a subject token through
     /// [`crate::names::encode_token`], whose growth (three bytes for one) bounds it.
-    ModelName, "model name", 80, |c| !c.is_control(), "control characters are not allowed"
+    ModelName, "model name", 80, |c| !c.is_control(), "control characters are not allowed",
+    "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
 );
 
 impl MessageId {
@@ -218,7 +256,7 @@ pub type SegmentIndex = u32;
 pub type Attempt = u32;
 
 /// One attempt at one segment of one session: the unit of the queue, and its `Nats-Msg-Id`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobId {
     /// The session that asks.

@@ -3,7 +3,9 @@
 //! `started` and `result` are questions: the session alone decides which run counts (DESIGN.md, "the session is the
 //! arbiter"). Chunks are told, and every [`CHUNKS_PER_GRANT`]th is asked, to widen the transport window.
 
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::audio::AudioData;
 use crate::error::ServiceError;
@@ -18,7 +20,7 @@ pub const MAX_CHUNK_BYTES: usize = 16 * 1024;
 pub const CHUNKS_PER_GRANT: u32 = 16;
 
 /// A job on the queue. Inbox, failures and tried workers travel in headers, readable even where the payload is not.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     /// The session that asks.
@@ -46,7 +48,7 @@ impl Job {
 }
 
 /// Which run a message is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunRef {
     /// The session.
@@ -67,7 +69,7 @@ impl RunRef {
 }
 
 /// `started`: "I have pulled this job. Go, or stop?"
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Started {
     /// The run.
@@ -83,7 +85,7 @@ pub struct Started {
 }
 
 /// Why a run shall stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum StopReason {
     /// A newer run or attempt counts.
@@ -99,7 +101,7 @@ pub enum StopReason {
 }
 
 /// The answer to [`Started`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum StartedAnswer {
     /// This run counts: speak.
@@ -112,7 +114,7 @@ pub enum StartedAnswer {
 }
 
 /// A piece of a run's audio: s16le mono PCM.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunChunk {
     /// The run.
@@ -124,7 +126,7 @@ pub struct RunChunk {
 }
 
 /// The reply to a chunk sent as a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChunkGrant {
     /// Further chunks that may be sent before the next grant; 0 means that the run does not count any more.
@@ -132,7 +134,7 @@ pub struct ChunkGrant {
 }
 
 /// How a run ended, as its worker saw it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RunOutcome {
     /// Spoken to the end; carries the last piece.
@@ -142,7 +144,7 @@ pub enum RunOutcome {
 }
 
 /// A run that was spoken to its end.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Spoken {
     /// The last piece, whose place is `chunks - 1`.
@@ -163,7 +165,7 @@ pub struct Spoken {
 }
 
 /// A run that failed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failed {
     /// Why.
@@ -174,7 +176,7 @@ pub struct Failed {
 }
 
 /// `result`: "I have finished. Does it count?"
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunResult {
     /// The run.
@@ -186,7 +188,7 @@ pub struct RunResult {
 }
 
 /// The answer to [`RunResult`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum ResultAnswer {
     /// It counts (a failure too: the session will ask again as it sees fit).
@@ -210,8 +212,9 @@ impl ResultAnswer {
 }
 
 /// What a session found wrong with the audio of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(transform = any_other_word)]
 pub enum RunFault {
     /// It is not what the result says it is: count of chunks or samples, checksum, sample rate.
     Corrupt,
@@ -222,6 +225,15 @@ pub enum RunFault {
     /// Something that a newer session tells apart.
     #[serde(other)]
     Other,
+}
+
+/// A schema that names the words of today, for a field that takes any.
+fn any_other_word(schema: &mut Schema) {
+    if let Some(Value::Array(mut known)) = schema.remove("oneOf") {
+        known.pop();
+        known.push(json!({"type": "string", "description": "Something that a newer session tells apart."}));
+        schema.insert("anyOf".into(), known.into());
+    }
 }
 
 impl RunFault {
@@ -243,7 +255,7 @@ impl RunFault {
 }
 
 /// The four outcomes that breakers tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum OutcomeKind {
     /// Spoken and accepted.
@@ -271,7 +283,7 @@ impl OutcomeKind {
 }
 
 /// The one outcome of a run, told on `tts.events.outcome`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// The run.

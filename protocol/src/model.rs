@@ -1,12 +1,13 @@
 //! Models: what can be asked for, and where a worker finds it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ids::ModelName;
 
 /// Where the weights are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ModelSource {
     /// Files on the worker's host.
@@ -31,7 +32,7 @@ pub enum ModelSource {
 }
 
 /// A model of the catalogue (`ModelDefinition` of plan.md §8, which leaves its fields open).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelDefinition {
     /// Its name.

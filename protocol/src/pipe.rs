@@ -3,6 +3,7 @@
 //! Each frame is an envelope in MessagePack. Requests go to the engine; responses, errors and events come back, and name
 //! their request by `metadata.correlationId`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -16,7 +17,7 @@ use crate::model::ModelDefinition;
 pub const MAX_FRAME_BYTES: usize = 1024 * 1024;
 
 /// A request to the engine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "method", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum EngineRequest {
     /// Who are you, and which versions do you speak?
@@ -50,7 +51,7 @@ pub enum EngineRequest {
 }
 
 /// What an engine is asked to speak.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EngineSpeech {
     /// A loaded model.
@@ -78,7 +79,7 @@ pub struct EngineSpeech {
 }
 
 /// What an engine can do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Capabilities {
     /// Sends audio before a segment is complete.
@@ -98,7 +99,7 @@ pub struct Capabilities {
 }
 
 /// What an engine is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EngineInfo {
     /// Its kind.
@@ -111,7 +112,7 @@ pub struct EngineInfo {
 }
 
 /// The answer to `hello`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HelloAnswer {
     /// The version agreed on.
@@ -128,7 +129,7 @@ pub struct HelloAnswer {
 }
 
 /// The answer to `load`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadAnswer {
     /// Samples per second of its audio.
@@ -163,7 +164,7 @@ pub struct LoadAnswer {
 }
 
 /// The answer to `unload`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UnloadAnswer {
     /// Memory of the engine after it, in bytes.
@@ -174,7 +175,7 @@ pub struct UnloadAnswer {
 }
 
 /// The answer to `synthesize`: the last piece, and what the whole is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpokenAnswer {
     /// Place of the last piece.
@@ -197,7 +198,7 @@ pub struct SpokenAnswer {
 }
 
 /// Something an engine left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EngineWarning {
     /// One word: `unspeakable`.
@@ -210,7 +211,7 @@ pub struct EngineWarning {
 }
 
 /// An event of the engine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum EngineEvent {
     /// A piece of audio.

@@ -3,6 +3,7 @@
 //! A manager keeps nothing between these: each question carries all that the answer needs, so that any manager can take
 //! it and any may die.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ServiceError;
@@ -11,7 +12,7 @@ use crate::request::{InputType, JobClass, Priority, SynthesisRequest, SynthesisR
 
 /// How the words are to be spoken: a request after its voice was resolved. The same for all its segments, but for what a
 /// segment's [`Manner`] says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Speech {
     /// The model.
@@ -60,7 +61,7 @@ impl Speech {
 }
 
 /// What one segment has of its own, by SSML; each field replaces that of the [`Speech`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Manner {
     /// A speaker of the model.
@@ -85,7 +86,7 @@ pub(crate) fn is_false(flag: &bool) -> bool {
 }
 
 /// `tts.open`: a session begins.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Open {
     /// The session, new at every opening.
@@ -122,7 +123,7 @@ fn is_none_planned(bytes: &usize) -> bool {
 }
 
 /// The answer to [`Open`]: accepted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Opened {
     /// The manager that answered.
@@ -147,7 +148,7 @@ pub struct Opened {
 }
 
 /// A page of the plan: the segments that were queued, in order.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanPage {
     /// The segments, numbered on from the last page.
@@ -163,7 +164,7 @@ pub struct PlanPage {
 }
 
 /// One segment of the plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedSegment {
     /// Its place.
@@ -185,7 +186,7 @@ pub struct PlannedSegment {
 }
 
 /// What a manager did with a segment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum Disposition {
     /// A job is in the queue.
@@ -227,7 +228,7 @@ pub enum Disposition {
 }
 
 /// `tts.advance`: further text, retries, look-ups.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Advance {
     /// The session.
@@ -265,7 +266,7 @@ pub struct Advance {
 }
 
 /// A segment to be tried again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
     /// Its place.
@@ -290,7 +291,7 @@ pub struct Retry {
 }
 
 /// A job that nobody has begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Lookup {
     /// Its segment.
@@ -302,7 +303,7 @@ pub struct Lookup {
 }
 
 /// The answer to [`Advance`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Advanced {
     /// New segments.
@@ -319,7 +320,7 @@ pub struct Advanced {
 }
 
 /// What became of a retry.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryAnswer {
     /// Its segment.
@@ -329,7 +330,7 @@ pub struct RetryAnswer {
 }
 
 /// Whether a job is still in the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LookupAnswer {
     /// Its segment.
@@ -341,7 +342,7 @@ pub struct LookupAnswer {
 }
 
 /// `tts.cancel`: every manager hears it; the jobs are deleted by sequence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cancel {
     /// The session given up.
@@ -354,7 +355,7 @@ pub struct Cancel {
 }
 
 /// `tts.finish`: the result, for `afterSynthesis`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Finish {
     /// The session.
@@ -364,7 +365,7 @@ pub struct Finish {
 }
 
 /// The answer to [`Finish`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Finished {
     /// The result as hooks left it.

@@ -1,5 +1,6 @@
 //! What a client asks for and what it gets (plan.md §4.1, with the extensions of DESIGN.md).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -9,7 +10,9 @@ use crate::error::{Reason, ServiceError};
 use crate::ids::MessageId;
 
 /// How much a client wants it now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Can wait: books, batches.
@@ -22,7 +25,7 @@ pub enum Priority {
 }
 
 /// The class a job is queued in. `urgent` is the fleet's own: first retries, and streams about to run dry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobClass {
     /// Served last.
@@ -61,7 +64,7 @@ impl From<Priority> for JobClass {
 }
 
 /// What a request's text is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum InputType {
     /// Plain text.
@@ -72,7 +75,7 @@ pub enum InputType {
 }
 
 /// What a client asks for. Unknown fields are ignored.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SynthesisRequest {
     /// What to say.
@@ -227,7 +230,7 @@ fn check_range(
 }
 
 /// Something that went less well than asked, beside a success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Warning {
     /// One word for a program.
@@ -240,7 +243,7 @@ pub struct Warning {
 }
 
 /// How a request was served.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResultMetadata {
     /// The model that spoke.
@@ -274,7 +277,7 @@ fn is_zero(count: &u32) -> bool {
 }
 
 /// What a client gets (plan.md §4.1).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SynthesisResult {
     /// Whether the audio is complete.

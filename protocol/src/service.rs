@@ -1,5 +1,6 @@
 //! What the fleet tells about itself as a whole: `tts.status`, `tts.metrics`, `tts.models.*` (ITTSService of plan.md §4.1).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::breaker::BreakerState;
@@ -8,11 +9,11 @@ use crate::ids::ModelName;
 use crate::model::ModelDefinition;
 
 /// An empty question.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ask {}
 
 /// How the fleet is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceState {
     /// Every model of the catalogue can speak.
@@ -26,7 +27,7 @@ pub enum ServiceState {
 }
 
 /// The broker, as the answering manager sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerStatus {
     /// Where it is.
@@ -38,7 +39,7 @@ pub struct BrokerStatus {
 }
 
 /// A manager.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagerStatus {
     /// Its name.
@@ -51,7 +52,7 @@ pub struct ManagerStatus {
 }
 
 /// A worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStatus {
     /// Its name.
@@ -67,7 +68,7 @@ pub struct WorkerStatus {
 }
 
 /// The breaker of a worker, as the answering manager knows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BreakerStatus {
     /// Its state.
@@ -84,7 +85,7 @@ pub struct BreakerStatus {
 }
 
 /// A model of the catalogue and who speaks it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelStatus {
     /// Its name.
@@ -100,7 +101,7 @@ pub struct ModelStatus {
 }
 
 /// `ServiceStatus` of plan.md §4.1, whose fields the plan leaves open.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceStatus {
     /// How it is.
@@ -116,7 +117,7 @@ pub struct ServiceStatus {
 }
 
 /// `ServiceMetrics` of plan.md §4.1: figures since the answering manager's start, over all runs it heard of.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceMetrics {
     /// Runs that succeeded.
@@ -144,7 +145,7 @@ pub struct ServiceMetrics {
 }
 
 /// The answer to `tts.cache.status`: how large the cache is, and what the answering manager has got out of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheStatus {
     /// Whether the answering manager looks takes up and has them stored.
@@ -166,7 +167,7 @@ pub struct CacheStatus {
 }
 
 /// The answer to `tts.cache.clear`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheCleared {
     /// Takes that are forgotten.
@@ -176,7 +177,7 @@ pub struct CacheCleared {
 }
 
 /// The answer to `tts.models.list`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelList {
     /// The catalogue.
@@ -184,7 +185,7 @@ pub struct ModelList {
 }
 
 /// `tts.models.load`: puts a model into the catalogue.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadModel {
     /// The model.
@@ -192,7 +193,7 @@ pub struct LoadModel {
 }
 
 /// `tts.models.unload`: takes a model off the workers; with `remove`, out of the catalogue, and its queue is purged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnloadModel {
     /// Its name.

@@ -8,6 +8,7 @@
 //! A request without a seed is served by any take of its words. So takes are of three kinds: those of one seed, those of
 //! no seed, and, never stored, those of models without an identity.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -28,7 +29,7 @@ const LEFT_OUT: [&str; 4] = ["model", "priority", "fresh", "inputType"];
 const MAX_WARNINGS: usize = 4;
 
 /// What is known of a take, in [`crate::names::TAKES_BUCKET`] under its key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum TakeRecord {
     /// A run that its session let go on speaks it. Vanishes by itself, should the worker not come to store it.
@@ -43,7 +44,7 @@ pub enum TakeRecord {
 }
 
 /// A stored take without its audio: what the audio is measured against.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredTake {
     /// Its length in samples.

@@ -5,6 +5,7 @@
 //! Ranges may be written as Cargo writes them (`>=2.0.0, <3.0.0`) and as npm does (`>=2 <3`, `1.x || 2.x`, `1.0.0 - 2.0.0`),
 //! for clients of both kinds exist.
 
+use schemars::JsonSchema;
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
@@ -90,7 +91,7 @@ fn as_cargo(range: &str) -> String {
 }
 
 /// A version that is still spoken, and for how long no more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Deprecation {
     /// The version.

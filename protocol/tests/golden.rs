@@ -18,14 +18,23 @@ use serde_json::json;
 #[path = "golden/durable.rs"]
 mod durable;
 
+#[path = "golden/gateway.rs"]
+mod gateway;
+
+#[path = "golden/lines.rs"]
+mod lines;
+
 #[path = "golden/pipe.rs"]
 mod pipe;
 
 #[path = "golden/takes.rs"]
 mod takes;
 
+#[path = "golden/schemas.rs"]
+mod schemas;
 #[path = "golden/ssml.rs"]
 mod ssml;
+
 #[path = "golden/vectors.rs"]
 mod vectors;
 use vectors::{NOW_MS, golden};
@@ -391,6 +400,14 @@ fn what_the_fleet_says_of_itself() {
         },
     );
     golden("ask", Ask {});
+    let status = ModelStatus {
+        name: model(),
+        default: true,
+        aliases: vec!["alloy".into()],
+        ready_workers: 1,
+        queued: 0,
+    };
+    golden("model_status", status.clone());
     golden("model_list", ModelList { models: vec![definition()] });
     golden("load_model", LoadModel { model: definition() });
     golden("unload_model", UnloadModel { model: model(), remove: true });
@@ -418,13 +435,7 @@ fn what_the_fleet_says_of_itself() {
                 heartbeat: worker_heartbeat(),
                 breaker: None,
             }],
-            models: vec![ModelStatus {
-                name: model(),
-                default: true,
-                aliases: vec!["alloy".into()],
-                ready_workers: 1,
-                queued: 0,
-            }],
+            models: vec![status],
         },
     );
     golden(

@@ -1,7 +1,7 @@
 //! `docs/protocol.md` is true: its examples are what chorus writes and reads.
 //!
 //! A fenced block names what it is: `json NAME` is the payload of the golden vector NAME, `json envelope:NAME` and `hex NAME` the
-//! whole of one, `json 1.0:…` a bare line, `json gateway:METHOD` a message of a parent.
+//! whole of one, `json 1.0:…` a bare line, `json gateway:METHOD` a message of a parent. What is no golden vector is held against its schema here.
 
 #![allow(clippy::unwrap_used, reason = "a test: what cannot be made here is a failure of it")]
 
@@ -40,6 +40,14 @@ fn blocks() -> Vec<(String, String)> {
     found
 }
 
+/// Whether a value is what a schema describes.
+fn is(schema: &str, value: &Value) {
+    let schema = serde_json::from_str(&read(&format!("schemas/{schema}.json"))).unwrap();
+    if let Err(error) = jsonschema::validate(&schema, value) {
+        panic!("{value}: {error}");
+    }
+}
+
 fn golden(name: &str) -> Value {
     serde_json::from_str(&read(&format!("tests/golden/{name}.json"))).unwrap()
 }
@@ -56,20 +64,30 @@ fn check(info: &str, text: &str) {
         ["1.0", "request", name] => {
             let request = request_from_v1(text.as_bytes(), MAX_BYTES).unwrap();
             assert_eq!(request.method(), method(name), "{text}");
+            is("RequestLine", &value);
         }
         ["1.0", "answer", name] => {
             answer_from_v1(method(name), text.as_bytes(), MAX_BYTES).unwrap();
+            is("AnswerLine", &value);
         }
         ["1.0", "engine"] => {
             let line = engine::read(text.as_bytes(), MAX_BYTES);
             assert!(matches!(line, Line::Answer { what: Ok(_), .. }), "{line:?}");
+            is("AnswerLine", &value);
         }
         ["gateway", "grant"] => {
             let heard = gateway::read(text.as_bytes(), MAX_BYTES).unwrap();
             assert!(matches!(heard, Heard::Granted(_)), "{heard:?}");
+            is("Envelope", &value);
+            is("GatewayEvent", &value["payload"]);
         }
         ["gateway", name] => match gateway::read(text.as_bytes(), MAX_BYTES).unwrap() {
-            Heard::Asked(asked) => assert_eq!(asked.request.method(), method(name)),
+            Heard::Asked(asked) => {
+                assert_eq!(asked.request.method(), method(name));
+                is("Envelope", &value);
+                let named = value["payload"].get("method").is_some();
+                is(if named { "GatewayRequest" } else { "SynthesisRequest" }, &value["payload"]);
+            }
             other => panic!("{info}: {other:?}"),
         },
         [name] => assert_eq!(value, golden(name)["payload"], "{info}"),
@@ -96,4 +114,16 @@ fn every_message_is_on_the_page() {
             assert!(shown.contains(&name), "docs/protocol.md does not show {name}");
         }
     }
+}
+
+#[test]
+fn every_schema_is_linked() {
+    let page = read("../docs/protocol.md");
+    let linked: BTreeSet<&str> =
+        page.split("(../protocol/schemas/").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    let files = std::fs::read_dir(folder).unwrap();
+    let kept: BTreeSet<String> =
+        files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    assert_eq!(linked, kept.iter().map(String::as_str).collect());
 }

@@ -124,3 +124,54 @@ fn rules_between_the_plans_fields_are_told_together() {
         assert!(text.contains(what), "{what} in {text}");
     }
 }
+
+/// `cli/schemas/config.json`, which is what `chorus config schema` prints. CHORUS_BLESS=1 writes it anew.
+fn schema() -> serde_json::Value {
+    let schema = settings::schema(&CliConfig::defaults("CHORUS_HOME".into()));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/config.json");
+    let text = format!("{schema:#}\n");
+    if std::env::var_os("CHORUS_BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{} is old", path.display());
+    schema
+}
+
+#[test]
+fn the_committed_schema_is_current_and_says_what_loading_says() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    for (text, good) in [
+        ("", true),
+        ("modelName = \"joe\"\n[workerPool]\nminWorkers = 2\nworkerTimeoutMs = 2000\n", true),
+        ("[nats]\nurl = \"nats://file:1\"\nport = 4300\n[models]\njoe = \"/voices/joe\"\n", true),
+        ("[circuitBreaker]\nfailureThreshold = 0.25\n[features]\ncircuitBreaker = false\n", true),
+        ("[fleet]\nworkers = 2\n", true),
+        ("[nats]\nport = \"many\"\n", false),
+        ("[nats]\nport = 70000\n", false),
+        ("[nats]\nspeed = 1\n", false),
+        ("[engine]\nthreads = [1]\n", false),
+        ("[models]\njoe = 1\n", false),
+        ("[circuitBreaker]\ntimeoutMs = 999\n", false),
+        ("[circuitBreaker]\nfailureThreshold = 1.5\n", false),
+        ("[engine]\nkind = \"loud\"\n", false),
+        ("engine = 1\n", false),
+        ("nonsense = 1\n", false),
+    ] {
+        std::fs::write(home.path().join("config.toml"), text).unwrap();
+        let loaded = load(&sources(home.path(), &[]));
+        assert_eq!(loaded.is_ok(), good, "{text}: {loaded:?}");
+        let value = serde_json::to_value(toml::from_str::<toml::Table>(text).unwrap()).unwrap();
+        let found: Vec<_> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert_eq!(found.is_empty(), good, "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn the_migrated_configuration_is_valid() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let old = r#"{"ttsModel": "tts_models/en/ljspeech/vits", "ttsCacheDir": "/var/cache/tts", "novel": [1]}"#;
+    let migrated = migrate::migrate(old, "old.json").unwrap();
+    let value = serde_json::to_value(toml::from_str::<toml::Table>(&migrated.toml).unwrap()).unwrap();
+    assert!(validator.is_valid(&value), "{value}");
+}
