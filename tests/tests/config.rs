@@ -129,7 +129,7 @@ async fn an_old_file_becomes_a_new_one_that_is_good() {
     assert!(printed.stderr.contains("volume"), "what is kept as a comment is told: {}", printed.stderr);
 
     let migrate = ["config", "migrate", "old.json", "-o", "chorus.toml"];
-    chorus(&home, &migrate).await.ok();
+    let _written = chorus(&home, &migrate).await.ok();
     let new = std::fs::read_to_string(home.file("chorus.toml")).unwrap();
     assert_eq!(new.trim_end(), printed.text().trim_end());
     let show = ["config", "show", "--json", "--config", "chorus.toml"];
@@ -137,7 +137,7 @@ async fn an_old_file_becomes_a_new_one_that_is_good() {
     let value = |name: &str| shown["settings"][name]["value"].clone();
     assert_eq!(value("modelName"), "tts_models/en/ljspeech/vits");
     assert_eq!((value("cacheDir"), value("workerPool.maxWorkers")), (json!("/var/cache/tts"), json!(5)));
-    chorus(&home, &["config", "check", "--config", "chorus.toml"]).await.ok();
+    let _good = chorus(&home, &["config", "check", "--config", "chorus.toml"]).await.ok();
 
     // What is there is somebody's work.
     let again = chorus(&home, &migrate).await;
