@@ -17,8 +17,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Value;
 pub use bench::{
-    BatchArgs, BenchCommand, CacheBenchArgs, ChaosArgs, FirstAudioArgs, LatencyArgs, LongTextArgs, NullArgs,
-    SlaArgs, StreamsArgs, TtsServerArgs,
+    BatchArgs, BenchCommand, BesideArgs, CacheBenchArgs, ChaosArgs, FirstAudioArgs, LatencyArgs,
+    LongTextArgs, NullArgs, SlaArgs, StreamsArgs, TtsServerArgs,
 };
 pub use cache::CacheCommand;
 pub use config::ConfigCommand;

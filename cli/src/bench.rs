@@ -5,6 +5,7 @@
 
 pub mod baseline;
 pub mod batch;
+pub mod beside;
 pub mod cache;
 pub mod chaos;
 pub mod cpu;

@@ -52,6 +52,7 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         Command::Bench(BenchCommand::Cache(args)) => Box::pin(bench::cache::run(context, args)).await,
         Command::Bench(BenchCommand::LongText(args)) => Box::pin(bench::long_text::run(context, args)).await,
         Command::Bench(BenchCommand::Null(args)) => Box::pin(bench::null::run(context, args)).await,
+        Command::Bench(BenchCommand::Beside(args)) => Box::pin(bench::beside::run(context, args)).await,
         Command::Bench(BenchCommand::Streams(args)) => Box::pin(bench::streams::run(context, args)).await,
         Command::Bench(BenchCommand::Sla(args)) => Box::pin(bench::sla::run(context, args)).await,
         Command::Bench(BenchCommand::TtsServer(args)) => {

@@ -118,6 +118,17 @@ pub struct CacheConfig {
     pub local_bytes: u64,
 }
 
+/// Silence between what is spoken; every manager of a fleet must be told the same. Milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PauseConfig {
+    /// `pauses.sentence_ms`: after a sentence.
+    pub sentence_ms: u32,
+    /// `pauses.clause_ms`: after a part of a sentence that was too long to be spoken at once.
+    pub clause_ms: u32,
+    /// `pauses.paragraph_ms`: at a blank line.
+    pub paragraph_ms: u32,
+}
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CliConfig {
@@ -131,6 +142,8 @@ pub struct CliConfig {
     pub fleet: FleetConfig,
     /// The cache.
     pub cache: CacheConfig,
+    /// Silence between what is spoken.
+    pub pauses: PauseConfig,
     /// The plan's configuration.
     pub tts: TtsConfig,
     /// `[models]`: names and where they are (a file, a folder, or a name on Coqui's hub).
@@ -174,6 +187,7 @@ impl CliConfig {
                 ttl: Duration::from_secs(7 * 24 * 3600),
                 local_bytes: 32 * 1024 * 1024,
             },
+            pauses: PauseConfig { sentence_ms: 300, clause_ms: 120, paragraph_ms: 600 },
             tts: TtsConfig::default(),
             models: BTreeMap::new(),
             log_filter: None,

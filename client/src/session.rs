@@ -8,11 +8,12 @@
 //!
 //! Files: [`segment`](self) keeps one segment's state, `pieces` a run's audio, `question` builds what is asked of
 //! managers, `answer` takes their answers, `coming` takes text that comes in pieces, `fetch` has stored takes fetched,
-//! `sound` joins segments, `verdict` judges runs, `tally` notes figures for the result.
+//! `pace` decides how far ahead is asked, `sound` joins segments, `verdict` judges runs, `tally` notes figures for the result.
 
 mod answer;
 mod coming;
 mod fetch;
+mod pace;
 mod pieces;
 mod question;
 mod segment;
@@ -37,6 +38,7 @@ use chorus_runtime::retry::Retries;
 use crate::config::SessionHostConfig;
 use crate::speaking::{AudioPiece, Resume};
 pub use fetch::Fetch;
+use pace::Pace;
 use question::Rest;
 use segment::{Segment, State};
 use tally::Tally;
@@ -130,8 +132,8 @@ pub struct Session {
     /// From when, and for how long, first audio is waited for.
     words_at: Instant,
     first_audio_within: Duration,
-    /// Segments handed to the listener and not yet taken.
-    unread: u32,
+    /// What the listener has in hand.
+    pace: Pace,
     /// Silence owed before the next audio, in milliseconds.
     pending_pause_ms: u32,
     /// Rate of what workers send, which all segments share; 0 before the first.
@@ -139,6 +141,8 @@ pub struct Session {
     /// A question is with a manager, and whether it carried all the text that is left.
     asking: bool,
     asked_whole_rest: bool,
+    /// Whether it asked for further segments at all.
+    asked_for_more: bool,
     ask_not_before: Instant,
     ask_again: Retries,
     ready_workers: u32,
@@ -166,6 +170,7 @@ impl Session {
         };
         let engine_rate = if request.sample_rate.is_none() { from.sample_rate } else { 0 };
         let first_audio_within = Duration::from_millis(request.deadline_or_default_ms());
+        let pace = Pace::new(config.window);
         let mut session = Self {
             id: SessionId::new(),
             process_inbox: start.process_inbox,
@@ -189,11 +194,12 @@ impl Session {
             asked_revision: 0,
             words_at: now,
             first_audio_within,
-            unread: 0,
+            pace,
             pending_pause_ms: from.pause_ms,
             engine_rate,
             asking: false,
             asked_whole_rest: false,
+            asked_for_more: false,
             ask_not_before: now,
             ready_workers: 0,
             any_started: false,
@@ -228,8 +234,8 @@ impl Session {
 
     /// The listener took audio of that many segments.
     pub fn on_taken(&mut self, segments: u32, now: Instant) {
-        self.unread = self.unread.saturating_sub(segments);
-        if self.unread == 0 {
+        self.pace.took(segments, now);
+        if self.pace.is_empty() {
             self.moved_at = self.moved_at.max(now);
         }
         self.pump(now);
@@ -260,6 +266,11 @@ impl Session {
                 next = next.min(if is_question { at.max(self.ask_not_before) } else { at });
             }
         }
+        if !self.asking
+            && let Some(at) = self.next_hurries_at()
+        {
+            next = next.min(at.max(self.ask_not_before));
+        }
         if !self.asking && !self.plan_complete {
             let paused_until = self.plan_not_before.max(self.ask_not_before);
             if paused_until > self.moved_at {
@@ -275,7 +286,7 @@ impl Session {
             self.moved_at + self.config.text_timeout
         } else if self.whole_reply_deadline || self.tally.first_audio.is_none() {
             self.deadline
-        } else if self.unread == 0 {
+        } else if self.pace.is_empty() {
             self.moved_at + self.config.stall_timeout
         } else {
             // The listener has audio in hand: nobody waits. Looked at again in a while.
@@ -307,9 +318,25 @@ impl Session {
                 self.give_up_silent_runs(attempt_timeout, now);
                 self.give_up_fetches(now);
                 self.hedge_unclaimed(now);
+                self.hurry_the_next(now);
                 self.pump(now);
             }
             Phase::Finishing { .. } => {}
+        }
+    }
+
+    /// When the segment that is heard next has waited in the queue for too long, for a listener who plays what it gets.
+    fn next_hurries_at(&self) -> Option<Instant> {
+        let Phase::Speaking(terms) = &self.phase else { return None };
+        let next = self.segments.get(&self.next_release).filter(|_| self.is_played(terms))?;
+        if next.may_hurry() { self.pace.runs_dry_at() } else { None }
+    }
+
+    fn hurry_the_next(&mut self, now: Instant) {
+        if self.next_hurries_at().is_some_and(|at| at <= now)
+            && let Some(segment) = self.segments.get_mut(&self.next_release)
+        {
+            segment.hurry(now);
         }
     }
 
@@ -405,7 +432,7 @@ impl Session {
         self.tally.sample_rate = to_rate;
         self.tally.first_audio.get_or_insert(now);
         self.moved_at = now;
-        self.unread += 1;
+        self.pace.gave(sound::duration(&pcm, to_rate), now);
         Ok(pcm)
     }
 

@@ -150,7 +150,8 @@ pub struct WorkerConfig {
     pub definitions: Vec<ModelDefinition>,
     /// Where models are on this host, when the catalogue says otherwise.
     pub local_paths: BTreeMap<ModelName, PathBuf>,
-    /// Jobs pulled beyond the lanes when jobs take under 10 ms, so that the pull hides behind the work.
+    /// The most jobs pulled beyond the lanes, when jobs take under 10 ms: as many as 10 ms of work are, so that the way to the
+    /// next hides behind it.
     pub prefetch: u32,
     /// Time between heartbeats.
     pub heartbeat_every: Duration,
@@ -184,7 +185,7 @@ impl WorkerConfig {
             assigned: Assigned::AllOfEngine,
             definitions: Vec::new(),
             local_paths: BTreeMap::new(),
-            prefetch: 1,
+            prefetch: 16,
             heartbeat_every: Duration::from_millis(HEARTBEAT_INTERVAL_MS),
             in_progress_every: Duration::from_millis(300),
             drain_within: Duration::from_secs(10),

@@ -7,7 +7,8 @@ use chorus_protocol::fleet::LatencyFigures;
 
 /// Runs that the figures are taken over.
 const WINDOW: usize = 256;
-/// Jobs that take less than this, by the median of the engine's times, are prefetched; the second figure ends it again.
+/// Jobs that take less than this, by the median of the engine's times, are prefetched: about so much work in all, so that
+/// the way to the next job hides behind the jobs in hand. The second figure ends it again.
 const PREFETCH_UNDER_MS: f64 = 10.0;
 const PREFETCH_UNTIL_MS: f64 = 20.0;
 
@@ -27,7 +28,8 @@ struct Recent {
     runs: VecDeque<RunFigures>,
     done: u64,
     failed: u64,
-    short_jobs: bool,
+    /// Jobs worth prefetching; 0 where they are long.
+    ahead: u32,
 }
 
 /// See the module.
@@ -48,8 +50,9 @@ impl Metrics {
         // The median of the whole window is dear; a look at it once per sixteen runs is enough for a switch.
         if recent.done % 16 == 1 {
             let median = percentiles(recent.runs.iter().map(|run| run.engine_ms))[0];
-            let limit = if recent.short_jobs { PREFETCH_UNTIL_MS } else { PREFETCH_UNDER_MS };
-            recent.short_jobs = median < limit;
+            let limit = if recent.ahead > 0 { PREFETCH_UNTIL_MS } else { PREFETCH_UNDER_MS };
+            // A cast of a float stops at the ends of the range.
+            recent.ahead = if median < limit { ((PREFETCH_UNDER_MS / median) as u32).max(1) } else { 0 };
         }
     }
 
@@ -64,9 +67,9 @@ impl Metrics {
         (recent.done, recent.failed)
     }
 
-    /// Whether jobs are so short that one more should be on its way already.
-    pub(crate) fn jobs_are_short(&self) -> bool {
-        self.lock().short_jobs
+    /// Jobs that should be on their way already, because those in hand are short.
+    pub(crate) fn worth_prefetching(&self) -> u32 {
+        self.lock().ahead
     }
 
     /// Percentiles and real-time factor of recent runs.
@@ -120,12 +123,14 @@ mod tests {
     fn prefetching_begins_and_ends_with_hysteresis() {
         let metrics = Metrics::default();
         metrics.spoken(run(4.0));
-        assert!(metrics.jobs_are_short());
+        assert_eq!(metrics.worth_prefetching(), 5, "2 ms each");
         (0..512).for_each(|_| metrics.spoken(run(30.0)));
-        assert!(metrics.jobs_are_short(), "15 ms of engine time is not long enough to end it");
+        assert_eq!(metrics.worth_prefetching(), 1, "15 ms of engine time is not long enough to end it");
         (0..512).for_each(|_| metrics.spoken(run(60.0)));
-        assert!(!metrics.jobs_are_short());
+        assert_eq!(metrics.worth_prefetching(), 0);
         (0..512).for_each(|_| metrics.spoken(run(30.0)));
-        assert!(!metrics.jobs_are_short());
+        assert_eq!(metrics.worth_prefetching(), 0);
+        (0..512).for_each(|_| metrics.spoken(run(0.0)));
+        assert_eq!(metrics.worth_prefetching(), u32::MAX);
     }
 }

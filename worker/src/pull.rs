@@ -139,7 +139,7 @@ impl PullLoop {
 
     fn set_credits(&self, pulling: &mut Pulling) {
         let context = &self.context;
-        let ahead = if context.metrics.jobs_are_short() { context.config.prefetch } else { 0 };
+        let ahead = context.metrics.worth_prefetching().min(context.config.prefetch);
         let credits = match pulling.allowance {
             Allowance::All => pulling.lanes.saturating_add(ahead),
             Allowance::OneAtATime => pulling.lanes.min(1),

@@ -18,6 +18,8 @@ pub enum BenchCommand {
     Null(NullArgs),
     /// Many listeners at once, each at the pace at which it sounds.
     Streams(StreamsArgs),
+    /// Short sentences beside a book, on one worker.
+    Beside(BesideArgs),
     /// One engine alone: one text at a time, and several at once.
     Batch(BatchArgs),
     /// The same words again.
@@ -39,6 +41,9 @@ impl BenchCommand {
             Self::Sla(args) => args.on.engine.values(),
             Self::Batch(args) => args.on.engine.values(),
             Self::Cache(args) => args.on.engine.values(),
+            Self::Beside(_) => ["engine.threads", "engine.lanes"]
+                .map(|key| Value::flag(key, "chorus bench beside", "1"))
+                .to_vec(),
             Self::LongText(_) => ["engine.threads", "engine.lanes"]
                 .map(|key| Value::flag(key, "chorus bench long-text", "1"))
                 .to_vec(),
@@ -58,6 +63,7 @@ impl BenchCommand {
             Self::Sla(args) => args.on.json,
             Self::Batch(args) => args.on.json,
             Self::Cache(args) => args.on.json,
+            Self::Beside(args) => args.json,
             Self::LongText(args) => args.json,
             Self::Null(args) => args.json,
             Self::Streams(args) => args.json,
@@ -183,6 +189,23 @@ pub struct LongTextArgs {
     pub json: bool,
 }
 
+/// `chorus bench beside`.
+#[derive(Debug, Args)]
+pub struct BesideArgs {
+    /// How many sentences the book has: more than are spoken meanwhile.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    pub sentences: u32,
+    /// How many greetings.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub greetings: u32,
+    /// The model: NAME=PATH, a voice that is installed, or a name on Coqui's hub; the demo voice without it.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// The figures as JSON, on the last line.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `chorus bench null`.
 #[derive(Debug, Args)]
 pub struct NullArgs {
@@ -203,6 +226,9 @@ pub struct StreamsArgs {
     /// How many listeners.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub streams: u32,
+    /// Further listeners who ask for a long text and take nothing of it.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4_000))]
+    pub stalled: u32,
     /// Sentences that each hears, of three seconds.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub sentences: u32,

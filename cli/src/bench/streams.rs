@@ -1,11 +1,12 @@
 //! `chorus bench streams`: many listeners at once, each hearing a text at the pace at which it sounds.
 //!
 //! A listener keeps little in hand, so the fleet must deliver all the time. One that has nothing left to play before its
-//! next piece is there has an *under-run*; a piece that never comes makes the request fail, and is counted.
+//! next piece is there has an *under-run*; a piece that never comes makes the request fail, and is counted. With
+//! `--stalled`, others have asked before them and take nothing: that must cost the listeners nothing.
 
 use std::time::{Duration, Instant};
 
-use chorus_client::{SessionHost, SpeechEvent};
+use chorus_client::{SessionHost, Speaking, SpeechEvent};
 use chorus_protocol::SynthesisRequest;
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -26,6 +27,8 @@ const WORKERS: usize = 2;
 const CHARS: usize = 60;
 /// What a listener keeps in hand before it takes no more.
 const IN_HAND: Duration = Duration::from_secs(2);
+/// Sentences of a text that nobody takes.
+const STALLED_SENTENCES: u32 = 20;
 /// Listeners do not all begin in the same moment.
 const SPREAD: Duration = Duration::from_secs(3);
 
@@ -45,7 +48,7 @@ pub async fn run(context: Context, args: StreamsArgs) -> Result<(), CliError> {
     let measuring = async |embedded: &mut Embedded| measure(&context, embedded, &args).await;
     let found = in_fleet(&context, Embedded::new().with_workers(WORKERS), measuring).await?;
     let (heard, took, cpu_s) = found;
-    let figures = figures(&heard, took, cpu_s);
+    let figures = figures(&heard, args.stalled, took, cpu_s);
     let lines = [
         format!(
             "{} streams, {} s of audio in {} s: {} under-runs, {} samples missing, {} failed",
@@ -73,6 +76,7 @@ async fn measure(
     let client = Client::start(context, embedded, &[]).await?;
     let _spinner = context.ui.spinner("listening …");
     let (begun, used) = (Instant::now(), cpu::used_s());
+    let stalled: Vec<Speaking> = (0..args.stalled).map(|number| stall(&client.host, number)).collect();
     let listeners = (0..args.streams).map(|number| {
         let (host, delay) = (client.host.clone(), SPREAD * number / args.streams.max(1));
         let text =
@@ -85,8 +89,16 @@ async fn measure(
     });
     let heard = join_all(listeners).await;
     let (took, cpu_s) = (begun.elapsed(), cpu::used_s() - used);
+    drop(stalled);
     client.stop().await;
     Ok((heard, took, cpu_s))
+}
+
+/// Asks for a text of a minute and does not listen.
+fn stall(host: &SessionHost, number: u32) -> Speaking {
+    let text = (0..STALLED_SENTENCES).map(|place| texts::of_characters(CHARS, number + place));
+    let text = text.collect::<Vec<_>>().join(" ");
+    speak::ask(host, SynthesisRequest { text, ..SynthesisRequest::default() })
 }
 
 /// Hears a text as a player would.
@@ -126,12 +138,13 @@ async fn listen(host: &SessionHost, text: String) -> Heard {
     }
 }
 
-fn figures(heard: &[Heard], took: Duration, cpu_s: f64) -> Value {
+fn figures(heard: &[Heard], stalled: u32, took: Duration, cpu_s: f64) -> Value {
     let sum = |figure: fn(&Heard) -> f64| heard.iter().map(figure).sum::<f64>();
     let streams = heard.len().max(1) as f64;
     let first = Sorted::new(heard.iter().map(|one| one.first_audio_ms));
     json!({
         "streams": heard.len(),
+        "stalled": stalled,
         "under_runs": heard.iter().map(|one| one.under_runs).sum::<u32>(),
         "missing_samples": heard.iter().map(|one| one.missing).sum::<u64>(),
         "failed": heard.iter().filter(|one| one.failed).count(),
@@ -151,7 +164,7 @@ mod tests {
     fn all_that_went_wrong_is_added_up() {
         let fine = Heard { first_audio_ms: 10.0, audio_s: 20.0, ..Heard::default() };
         let bad = Heard { under_runs: 2, missing: 5, failed: true, ..fine };
-        let told = figures(&[fine, bad], Duration::from_secs(20), 4.0);
+        let told = figures(&[fine, bad], 0, Duration::from_secs(20), 4.0);
         assert_eq!(
             (&told["under_runs"], &told["missing_samples"], &told["failed"]),
             (&json!(2), &json!(5), &json!(1))

@@ -168,6 +168,10 @@ pub fn needs_demo_voice(config: &CliConfig, specs: &[String]) -> bool {
 
 /// The manager's own configuration.
 pub fn manager_config(config: &CliConfig, bus: chorus_bus::BusConfig) -> ManagerConfig {
+    let mut manager = ManagerConfig::new(host(), bus);
+    manager.segmenter.sentence_pause_ms = config.pauses.sentence_ms;
+    manager.segmenter.clause_pause_ms = config.pauses.clause_ms;
+    manager.segmenter.paragraph_pause_ms = config.pauses.paragraph_ms;
     ManagerConfig {
         worker_timeout: Duration::from_millis(config.tts.worker_pool.worker_timeout_ms),
         breaker: config.tts.circuit_breaker.clone(),
@@ -175,7 +179,7 @@ pub fn manager_config(config: &CliConfig, bus: chorus_bus::BusConfig) -> Manager
         layout: layout(config),
         sessions: session_config(config),
         cache: CacheConfig { enabled: config.cache.enabled, ..CacheConfig::default() },
-        ..ManagerConfig::new(host(), bus)
+        ..manager
     }
 }
 

@@ -136,7 +136,8 @@ impl Session {
             return;
         }
         self.plan_complete |= page.complete && asked_whole_rest;
-        let stuck = self.next_segment == before && page.consumed_bytes == 0 && !self.plan_complete;
+        let nothing_new = self.next_segment == before && page.consumed_bytes == 0 && !self.plan_complete;
+        let stuck = self.asked_for_more && nothing_new;
         let is_same_text = self.asked_revision == self.text_revision;
         if stuck && self.rest.is_open() {
             self.waits_for_text = is_same_text;

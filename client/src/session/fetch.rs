@@ -48,7 +48,7 @@ impl Session {
                 let wait = Duration::from_millis(wait_ms).min(LONGEST_WAIT);
                 Fetch { segment: index, attempt, key, take: None, wait }
             }
-            _ => return segment.not_stored(now),
+            _ => return segment.ask_anew(now),
         };
         // Whoever fetches keeps its own time; this is for the case that it does not.
         segment.state = State::Fetching { until: now + fetch.wait + self.config.takes.fetch_within * 2 };
@@ -81,7 +81,7 @@ impl Session {
                     self.tally.warn(Warning { segment: Some(fetch.segment), ..warning });
                 }
             }
-            None => segment.not_stored(now),
+            None => segment.ask_anew(now),
         }
         self.pump(now);
     }
@@ -90,7 +90,7 @@ impl Session {
     pub(super) fn give_up_fetches(&mut self, now: Instant) {
         for segment in self.segments.values_mut() {
             if matches!(segment.state, State::Fetching { until } if until <= now) {
-                segment.not_stored(now);
+                segment.ask_anew(now);
             }
         }
     }

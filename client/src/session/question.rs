@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use chorus_protocol::plan::{Advance, Lookup, Open, Retry};
-use chorus_protocol::{MAX_UNPLANNED_BYTES, SynthesisRequest};
+use chorus_protocol::{MAX_UNPLANNED_BYTES, Priority, SynthesisRequest};
 
 use super::segment::State;
 use super::{Session, Terms};
@@ -130,6 +130,7 @@ impl Rest {
 impl Session {
     pub(super) fn open_question(&mut self) -> Open {
         self.asked_whole_rest = self.rest.next_part_is_last();
+        self.asked_for_more = true;
         self.asked_revision = self.text_revision;
         let (text, text_complete) = self.rest.next_part();
         Open {
@@ -138,7 +139,7 @@ impl Session {
             request_id: self.request_id.clone(),
             request: SynthesisRequest { text: text.to_owned(), ..self.request.clone() },
             text_complete,
-            window: self.config.window,
+            window: self.pace.window(),
             first_segment: self.first_segment,
             takes: self.config.takes.enabled,
             planned_bytes: self.rest.document_planned_bytes(),
@@ -150,12 +151,18 @@ impl Session {
         let retries = self.due_retries(now);
         let lookups = self.due_lookups(now);
         let waits = self.plan_complete || self.waits_for_text || now < self.plan_not_before;
-        let window = if waits { 0 } else { self.room() };
+        let urgent = self.has_run_dry(terms, now);
+        let window = match self.room() {
+            _ if waits => 0,
+            room if urgent => room.min(1),
+            room => room,
+        };
         if retries.is_empty() && lookups.is_empty() && window == 0 {
             return None;
         }
         let (text, text_complete) = if window > 0 { self.rest.next_part() } else { ("", false) };
         let text = text.to_owned();
+        self.asked_for_more = window > 0;
         self.asked_whole_rest = window > 0 && self.rest.next_part_is_last();
         self.asked_revision = self.text_revision;
         Some(Advance {
@@ -168,7 +175,7 @@ impl Session {
             planned_bytes: if window > 0 { self.rest.document_planned_bytes() } else { 0 },
             text_complete,
             window,
-            urgent: false,
+            urgent,
             retries,
             lookups,
             takes: self.config.takes.enabled,
@@ -178,7 +185,19 @@ impl Session {
     /// Segments that may still be asked for: what is queued, spoken or not yet read holds a place.
     fn room(&self) -> u32 {
         let open = self.segments.values().filter(|s| s.is_open()).count() as u32;
-        self.config.window.saturating_sub(open + self.unread)
+        self.pace.window().saturating_sub(open)
+    }
+
+    /// Whether a listener who plays what it gets has nothing left, and nothing is queued for it either.
+    fn has_run_dry(&self, terms: &Terms, now: Instant) -> bool {
+        self.next_release == self.next_segment
+            && self.is_played(terms)
+            && self.pace.runs_dry_at().is_some_and(|at| at <= now)
+    }
+
+    /// Whether somebody may be listening while it is spoken: not to a whole reply, nor to what is said to have time.
+    pub(super) fn is_played(&self, terms: &Terms) -> bool {
+        !self.whole_reply_deadline && terms.speech.priority != Priority::Low
     }
 
     fn due_retries(&self, now: Instant) -> Vec<Retry> {

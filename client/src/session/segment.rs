@@ -232,10 +232,22 @@ impl Segment {
         Some(())
     }
 
-    /// There is no take to be had: it is spoken, in its own class. No attempt was lost, so none is counted.
-    pub fn not_stored(&mut self, now: Instant) {
+    /// It is to be spoken, in its own class, now. No attempt was lost, so none is counted.
+    pub fn ask_anew(&mut self, now: Instant) {
         self.attempt += 1;
         self.state = State::Retry { at: now, class: self.class, supersedes: self.seq.take() };
+    }
+
+    /// Whether it waits in the queue behind others, and may be moved to the front: once.
+    pub fn may_hurry(&self) -> bool {
+        let waits = matches!(self.state, State::Queued { .. }) && self.seq.is_some() && self.text.is_some();
+        waits && self.class != JobClass::Urgent && self.attempt < MAX_ATTEMPTS
+    }
+
+    /// Its listener is about to have nothing left to play: queued anew, at the front. Nobody is to blame.
+    pub fn hurry(&mut self, now: Instant) {
+        self.class = JobClass::Urgent;
+        self.ask_anew(now);
     }
 
     /// The worker that had it is lost. One that was stopped rather than killed still has its standing pulls, and a retry may

@@ -5,6 +5,8 @@
 //! neighbours come: soft ends make every joint one from near silence to near silence, and the length is exact to half a
 //! sample.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use chorus_audio::joint::{JointConfig, softened};
 use chorus_audio::pcm;
@@ -36,6 +38,11 @@ pub(super) fn heard(
     joined.resize(silence_bytes, 0);
     joined.extend_from_slice(&audio);
     Ok(joined.into())
+}
+
+/// How long it sounds.
+pub(super) fn duration(pcm: &Bytes, rate: u32) -> Duration {
+    Duration::from_secs_f64((pcm.len() / pcm::SAMPLE_BYTES) as f64 / f64::from(rate.max(1)))
 }
 
 #[cfg(test)]

@@ -205,7 +205,7 @@ async fn a_cancelled_job_leaves_nothing_on_the_queue() {
     submit(&bus, "never", TEXT).await.unwrap();
     when(&bus, "never", "it is being spoken", |s| s.state == DurableState::Speaking).await;
     eventually("its first window is queued", async || {
-        (bus.queue_depth(&joe()).await.unwrap().total() == 4).then_some(())
+        (bus.queue_depth(&joe()).await.unwrap().total() == 2).then_some(())
     })
     .await;
     let cancelled: JobStatus = ask(&bus, names::JOBS_CANCEL, named("never")).await.unwrap();

@@ -7,6 +7,8 @@ use super::{Setting, setting};
 const LEAST_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 /// A cache with less could not hold the longest take.
 const LEAST_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// As an SSML break.
+const LONGEST_PAUSE_MS: u64 = 10_000;
 const ANY: u64 = u64::MAX;
 
 /// See the module.
@@ -173,6 +175,27 @@ pub(super) const SETTINGS: &[Setting] = &[
         Whole(0, ANY),
         "Spoken audio that each process keeps in memory beside that; 0 is none",
         cache.local_bytes
+    ),
+    setting!(
+        "pauses.sentence_ms",
+        "CHORUS_PAUSES_SENTENCE_MS",
+        Whole(0, LONGEST_PAUSE_MS),
+        "Silence after a sentence, in milliseconds. This and the other pauses are the managers' to keep: the same for each",
+        pauses.sentence_ms
+    ),
+    setting!(
+        "pauses.clause_ms",
+        "CHORUS_PAUSES_CLAUSE_MS",
+        Whole(0, LONGEST_PAUSE_MS),
+        "Silence after a part of a sentence that is too long to be spoken at once, in milliseconds",
+        pauses.clause_ms
+    ),
+    setting!(
+        "pauses.paragraph_ms",
+        "CHORUS_PAUSES_PARAGRAPH_MS",
+        Whole(0, LONGEST_PAUSE_MS),
+        "Silence at a blank line, in milliseconds",
+        pauses.paragraph_ms
     ),
     setting!(
         "log.filter",

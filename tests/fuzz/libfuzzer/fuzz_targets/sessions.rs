@@ -1,0 +1,4 @@
+//! See `chorus_fuzz::TARGETS`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| (chorus_fuzz::target("sessions").expect("it is in TARGETS").run)(bytes));

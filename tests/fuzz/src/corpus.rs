@@ -1,0 +1,45 @@
+//! What mutation begins with: every message of the wire, committed as golden vectors, and a few lines of 1.0 and SSML.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+/// Inputs that are not among the golden vectors.
+const LINES: [&str; 9] = [
+    r#"{"type":"request","text":"Hello.","outputPath":"out.wav","speed":1.5,"metadata":{"a":[1,null]}}"#,
+    r#"{"type":"request","method":"status"}"#,
+    r#"{"type":"response","success":true,"outputPath":"out.wav","latencyMs":12.5}"#,
+    r#"{"type":"error","success":false,"error":"no such model","code":"MODEL_NOT_FOUND"}"#,
+    r#"<speak version="1.0"><p>One <break time="300ms"/> <prosody rate="80%">two</prosody></p></speak>"#,
+    r#"<speak><voice name="p225"><s>A &lt; B</s></voice><sub alias="World Wide Web">WWW</sub></speak>"#,
+    "tts_models=2Fen=2Fvits",
+    "_INBOX.abc.019000000000700080000000000000071.chunk",
+    ">=2.0.0, <3.0.0",
+];
+
+/// All seeds, and the golden vectors in both encodings.
+///
+/// # Errors
+/// When the vectors are not where they are committed.
+pub fn corpus() -> anyhow::Result<Vec<Vec<u8>>> {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../protocol/tests/golden"));
+    let listed = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let mut paths: Vec<PathBuf> = listed.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<_>>()?;
+    paths.sort();
+    let mut inputs: Vec<Vec<u8>> = LINES.iter().map(|line| line.as_bytes().to_vec()).collect();
+    for path in paths {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => inputs.push(std::fs::read(&path)?),
+            Some("hex") => {
+                inputs.push(unhex(&std::fs::read_to_string(&path)?).context(path.display().to_string())?)
+            }
+            _ => {}
+        }
+    }
+    Ok(inputs)
+}
+
+fn unhex(text: &str) -> anyhow::Result<Vec<u8>> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    digits.chunks(2).map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?)).collect()
+}

@@ -1,0 +1,15 @@
+//! Whatever bytes come, the decoders and the adapters between versions answer: with a message, or with a typed error.
+//!
+//! [`TARGETS`] are the ways in. Each takes any bytes; it must neither panic nor hang, and what it accepts must stay what it is
+//! when it is written and read again. Two programs feed them: [`Fuzzer`] here, which mutates the golden vectors on any
+//! stable toolchain (ten seconds of it in every test run, `chorus-fuzz` for as long as one likes), and `cargo fuzz` in
+//! `libfuzzer`, which is led by coverage.
+
+mod corpus;
+mod fuzzer;
+mod mutate;
+mod targets;
+
+pub use corpus::corpus;
+pub use fuzzer::{Fuzzer, Slow, Stats};
+pub use targets::{TARGETS, Target, target};
