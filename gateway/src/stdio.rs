@@ -113,7 +113,7 @@ where
         let _in_time = tokio::time::timeout(CANCEL_WITHIN, async {
             tokio::select! {
                 _end = &mut conversation => {}
-                () = idle(&tasks) => {}
+                () = tasks.idle() => {}
             }
         })
         .await;
@@ -125,13 +125,6 @@ where
     // The last sender is gone now: the writer flushes and ends, unless nobody reads.
     let _in_time = tokio::time::timeout(FLUSH_WITHIN, writing).await;
     end
-}
-
-/// Waits until no request is under way.
-async fn idle(tasks: &TaskGroup) {
-    while tasks.running() > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 async fn converse<R: AsyncRead + Unpin + Send>(shared: Shared, mut input: Input<R>) -> End {

@@ -193,6 +193,20 @@ async fn frames_carry_streams_and_a_window_holds_them_back() {
 }
 
 #[tokio::test]
+async fn a_fleet_of_its_own_has_as_many_workers_as_asked() {
+    let mut gateway = Gateway::start(&["--engine", "null", "--workers", "2"]);
+    gateway.say(ask("t", json!({"text": "hello"}))).await;
+    assert_eq!(gateway.hear().await["payload"]["success"], true);
+    gateway.say(ask("s", json!({"method": "status"}))).await;
+    let status = gateway.hear().await;
+    assert_eq!(status["payload"]["workers"].as_array().map(Vec::len), Some(2), "{status}");
+    gateway.to = None;
+    let (code, home) = gateway.ended().await;
+    assert_eq!(code, 0);
+    fleet::nothing_is_left(&home).await;
+}
+
+#[tokio::test]
 async fn a_remote_fleet_serves_and_is_managed_through_it() {
     let fleet = fleet::Fleet::up(&["--engine", "checkable", "--workers", "1"]).await;
     let mut gateway = Gateway::start(&["--nats", &fleet.url]);

@@ -16,6 +16,10 @@ pub struct StdioArgs {
     /// first is meant when a request names none.
     #[arg(long = "model", value_name = "MODEL", conflicts_with = "nats")]
     pub models: Vec<String>,
+    /// How many workers a fleet of its own has.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "nats",
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub workers: u32,
     /// The folder that every outputPath must lie in.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub output_root: PathBuf,

@@ -36,7 +36,7 @@ pub async fn run(context: Context, args: StdioArgs) -> Result<(), CliError> {
     let access = Access::new(state, SystemClock::shared(), resolver(&context)?);
     let stop = context.shutdown.token();
     let serving = stdio::serve(config, access, (input, output), stop);
-    let mut embedded = Embedded::new();
+    let mut embedded = Embedded::new().with_workers(args.workers as usize);
     let sessions_end = CancellationToken::new();
     let _sessions_end_with_us = sessions_end.clone().drop_guard();
     let behind = Behind { context: &context, publish, sessions_end };

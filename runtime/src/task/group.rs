@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{FailureMeans, TaskEnd, cancellable, guarded, task_span};
@@ -63,12 +64,16 @@ pub struct TaskGroup {
     name: &'static str,
     token: CancellationToken,
     members: Arc<Mutex<Members>>,
+    /// Closed from the start, so that it can be waited on whenever it is empty.
+    tracker: TaskTracker,
 }
 
 impl TaskGroup {
     /// An empty group whose token is a child of `parent`.
     pub fn new(name: &'static str, parent: &CancellationToken) -> Self {
-        Self { name, token: parent.child_token(), members: Arc::default() }
+        let tracker = TaskTracker::new();
+        tracker.close();
+        Self { name, token: parent.child_token(), members: Arc::default(), tracker }
     }
 
     /// The token of the group: cancel it to ask every member to stop.
@@ -81,6 +86,11 @@ impl TaskGroup {
         let mut members = self.lock();
         members.reap_finished();
         members.set.len()
+    }
+
+    /// Waits until no member runs. Cancel-safe; cancels nothing, and members may be added again after it.
+    pub async fn idle(&self) {
+        self.tracker.wait().await;
     }
 
     /// Adds a task that is dropped at its next await once the group's token is cancelled.
@@ -133,7 +143,8 @@ impl TaskGroup {
     fn add(&self, name: &'static str, future: impl Future<Output = Result<(), TaskEnd>> + Send + 'static) {
         let mut members = self.lock();
         members.reap_finished();
-        let id = members.set.spawn(future.instrument(task_span(name))).id();
+        let tracked = self.tracker.track_future(future.instrument(task_span(name)));
+        let id = members.set.spawn(tracked).id();
         members.names.insert(id, name);
     }
 
@@ -171,6 +182,20 @@ mod tests {
         }
         assert!(group.lock().names.len() < 10);
         assert_eq!(group.join(Duration::from_secs(5)).await.ended, 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_is_idle_when_its_last_member_has_ended_and_not_before() {
+        let group = TaskGroup::new("test", &CancellationToken::new());
+        group.idle().await;
+        for _ in 0..2 {
+            group.spawn("waits", FailureMeans::Log, std::future::pending());
+            let second = Duration::from_secs(1);
+            group.spawn("sleeps", FailureMeans::Log, tokio::time::sleep(second));
+            assert!(tokio::time::timeout(2 * second, group.idle()).await.is_err());
+            group.lock().set.abort_all();
+            group.idle().await;
+        }
     }
 
     #[tokio::test]
