@@ -8,9 +8,7 @@ use chorus_protocol::breaker::{BreakerRecord, DeadLetter};
 use chorus_protocol::codec::{self, Encoding};
 use chorus_protocol::durable::{DurableJob, DurableText, JobAsk, JobStatus, PlainReply};
 use chorus_protocol::fleet::{FleetEvent, Heartbeat, OrderTaken, Ping, Pong, WorkerOrder};
-use chorus_protocol::gateway::{
-    self, CancelAnswer, GatewayEvent, GatewayHello, GatewayRequest, Heard,
-};
+use chorus_protocol::gateway::{self, CancelAnswer, GatewayEvent, GatewayHello, GatewayRequest, Heard};
 use chorus_protocol::job::{
     ChunkGrant, Job, Outcome, ResultAnswer, RunChunk, RunResult, Started, StartedAnswer,
 };
