@@ -391,7 +391,10 @@ impl Session {
     }
 
     fn release(&mut self, now: Instant) {
-        while let Some(segment) = self.segments.get_mut(&self.next_release) {
+        // A worker may be done before the manager's answer tells what comes after the segment.
+        while self.next_release < self.next_segment
+            && let Some(segment) = self.segments.get_mut(&self.next_release)
+        {
             let State::Spoken { run, .. } = &segment.state else { return };
             let (run, pause_ms, end_bytes) = (*run, segment.pause_after_ms, segment.end_bytes);
             let before_ms = segment.manner.as_ref().and_then(|m| m.pause_before_ms);
