@@ -1,16 +1,10 @@
 //! Numbers that are none: MessagePack can carry infinities and NaN, JSON cannot. A message that holds one could be read in
 //! 2.1 and not be told in 2.0, so it is not read at all.
 
-/// Whether well-formed MessagePack holds a number that is infinite or NaN.
+/// Whether well-formed MessagePack holds a number that is infinite or NaN. One pass over its heads; audio and text are
+/// stepped over.
 pub(super) fn holds_no_number(bytes: &[u8]) -> bool {
-    // All exponent bits set, in single or double precision. Hardly any message has such bytes anywhere.
-    let looks_so = |four: &[u8]| {
-        matches!(four, [0xca, 0x7f | 0xff, 0x80..=0xff, _] | [0xcb, 0x7f | 0xff, 0xf0..=0xff, _])
-    };
-    bytes.windows(4).any(looks_so) && walk(bytes)
-}
-
-fn walk(mut rest: &[u8]) -> bool {
+    let mut rest = bytes;
     while let [marker, tail @ ..] = rest {
         let length = |bytes: usize| {
             let prefix = tail.get(..bytes).unwrap_or_default();
@@ -100,7 +94,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _found = walk(&bytes);
+            let _found = holds_no_number(&bytes);
         }
     }
 }
