@@ -1,5 +1,5 @@
-//! What the versions cost: encoding and decoding of every message of the wire in 2.0 (JSON) and 2.1 (MessagePack), and of a
-//! chunk of 44 KB, which is a second of audio. `cargo bench -p chorus-protocol`.
+//! What the versions cost: encoding and decoding of every message of the wire in 2.0 (JSON) and 2.1 (MessagePack), of 1.0's
+//! lines, and of a chunk of 44 KB, which is a second of audio. `cargo bench -p chorus-protocol`.
 
 #![allow(
     missing_docs,
@@ -10,9 +10,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use chorus_protocol::adapt::client::{answer_from_v1, answer_to_v1, request_from_v1, request_to_v1};
 use chorus_protocol::codec::{Encoding, decode, encode};
 use chorus_protocol::durable::{DurableJob, DurableText, JobAsk, JobStatus, PlainReply};
 use chorus_protocol::fleet::{FleetEvent, Heartbeat, OrderTaken, Ping, Pong, WorkerOrder};
+use chorus_protocol::gateway::Method;
 use chorus_protocol::job::{
     ChunkGrant, Job, Outcome, ResultAnswer, RunChunk, RunRef, RunResult, Started, StartedAnswer,
 };
@@ -88,5 +90,28 @@ fn second_of_audio(criterion: &mut Criterion) {
     measure(criterion, "chunk of 44 KB", &Envelope::event(chunk, 1_767_225_600_000));
 }
 
-criterion_group!(benches, second_of_audio, messages);
+/// 1.0 has four requests and their answers, of which `synthesize` is all that is asked often.
+fn lines(criterion: &mut Criterion) {
+    let read = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lines").join(name);
+        std::fs::read(path).unwrap()
+    };
+    let (asked, answered) = (read("request_synthesize_full.json"), read("answer_spoken.json"));
+    let request = request_from_v1(&asked, MAX_BYTES).unwrap();
+    let answer = answer_from_v1(Method::Synthesize, &answered, MAX_BYTES).unwrap();
+    criterion.bench_function("synthesis_request/encode 1.0", |bench| {
+        bench.iter(|| serde_json::to_vec(&request_to_v1(&request).unwrap()).unwrap());
+    });
+    criterion.bench_function("synthesis_request/decode 1.0", |bench| {
+        bench.iter(|| request_from_v1(&asked, MAX_BYTES).unwrap());
+    });
+    criterion.bench_function("synthesis_result/encode 1.0", |bench| {
+        bench.iter(|| serde_json::to_vec(&answer_to_v1(&answer)).unwrap());
+    });
+    criterion.bench_function("synthesis_result/decode 1.0", |bench| {
+        bench.iter(|| answer_from_v1(Method::Synthesize, &answered, MAX_BYTES).unwrap());
+    });
+}
+
+criterion_group!(benches, second_of_audio, lines, messages);
 criterion_main!(benches);

@@ -4,6 +4,8 @@
 //! MessagePack maps with `0x80..=0x8f`, `0xde` or `0xdf`. Decoding checks size, then depth, then shape; an error names
 //! the field. The path of the field is found by decoding once more with tracking, so good messages pay nothing for it.
 
+mod finite;
+
 use std::io::Cursor;
 
 use serde::Serialize;
@@ -154,15 +156,20 @@ pub fn decode_value<T: DeserializeOwned>(bytes: &[u8], max_bytes: usize) -> Resu
         Encoding::MessagePack => {
             let mut reader = message_pack(bytes);
             match T::deserialize(&mut reader) {
-                Ok(value) if reader.position() == bytes.len() as u64 => Ok(value),
-                Ok(_) => {
-                    Err(DecodeError::Malformed { field: String::new(), message: "trailing bytes".into() })
+                Ok(_) if reader.position() != bytes.len() as u64 => Err(malformed("trailing bytes")),
+                Ok(_) if finite::holds_no_number(bytes) => {
+                    Err(malformed("a number is infinite or not a number"))
                 }
+                Ok(value) => Ok(value),
                 Err(rmp_serde::decode::Error::DepthLimitExceeded) => Err(DecodeError::TooDeep),
                 Err(_) => Err(locate_message_pack::<T>(bytes)),
             }
         }
     }
+}
+
+fn malformed(message: &str) -> DecodeError {
+    DecodeError::Malformed { field: String::new(), message: message.into() }
 }
 
 type MessagePackReader<'a> = rmp_serde::Deserializer<rmp_serde::decode::ReadReader<Cursor<&'a [u8]>>>;
@@ -277,6 +284,18 @@ mod tests {
         assert_eq!(decode_value::<Value>(&packed, 1000), Err(DecodeError::TooDeep));
         let newer = encode(&sample().in_version(semver::Version::new(3, 0, 0)), Encoding::Json).unwrap();
         assert!(matches!(decode::<SynthesisRequest>(&newer, 1000), Err(DecodeError::Version(_))));
+    }
+
+    #[test]
+    fn numbers_that_json_cannot_carry_are_refused() {
+        for speed in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let bytes = encode(
+                &sample().map(|request| SynthesisRequest { speed: Some(speed), ..request }),
+                Encoding::MessagePack,
+            );
+            let error = decode::<SynthesisRequest>(&bytes.unwrap(), 1000).unwrap_err();
+            assert!(error.to_string().contains("not a number"), "{error}");
+        }
     }
 
     #[test]

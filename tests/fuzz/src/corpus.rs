@@ -1,6 +1,6 @@
 //! What mutation begins with: every message of the wire, committed as golden vectors, and a few lines of 1.0 and SSML.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -17,26 +17,42 @@ const LINES: [&str; 9] = [
     ">=2.0.0, <3.0.0",
 ];
 
-/// All seeds, and the golden vectors in both encodings.
+/// How many vectors a stream of frames has.
+const FRAMES: usize = 3;
+
+/// All seeds, the golden vectors in both encodings, and streams of frames made of them.
 ///
 /// # Errors
 /// When the vectors are not where they are committed.
 pub fn corpus() -> anyhow::Result<Vec<Vec<u8>>> {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../protocol/tests/golden"));
-    let listed = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
-    let mut paths: Vec<PathBuf> = listed.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<_>>()?;
-    paths.sort();
+    let golden = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../protocol/tests/golden"));
     let mut inputs: Vec<Vec<u8>> = LINES.iter().map(|line| line.as_bytes().to_vec()).collect();
-    for path in paths {
+    let mut packed = Vec::new();
+    for path in files(&golden)?.into_iter().chain(files(&golden.join("lines"))?) {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => inputs.push(std::fs::read(&path)?),
             Some("hex") => {
-                inputs.push(unhex(&std::fs::read_to_string(&path)?).context(path.display().to_string())?)
+                packed.push(unhex(&std::fs::read_to_string(&path)?).context(path.display().to_string())?);
             }
             _ => {}
         }
     }
+    inputs.extend(packed.chunks(FRAMES).map(stream));
+    inputs.extend(packed);
     Ok(inputs)
+}
+
+fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let listed = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths: Vec<PathBuf> = listed.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<_>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Bodies as frames, one after the other.
+fn stream(bodies: &[Vec<u8>]) -> Vec<u8> {
+    let framed = bodies.iter().map(|body| [&(body.len() as u32).to_be_bytes(), &body[..]].concat());
+    framed.collect::<Vec<_>>().concat()
 }
 
 fn unhex(text: &str) -> anyhow::Result<Vec<u8>> {

@@ -14,7 +14,7 @@ const TELLING: [u8; 22] = [
 ];
 
 /// Pieces that have broken parsers before.
-const PIECES: [&[u8]; 10] = [
+const PIECES: [&[u8]; 11] = [
     b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
     b"{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":",
     b"1e999",
@@ -25,6 +25,8 @@ const PIECES: [&[u8]; 10] = [
     b"<!ENTITY a \"&a;&a;\">",
     &[0xdd, 0xff, 0xff, 0xff, 0xff],
     &[0xc6, 0x7f, 0xff, 0xff, 0xff],
+    // No number.
+    &[0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0],
 ];
 
 /// Changes an input a few times; `others` lend their parts.
@@ -37,7 +39,7 @@ pub(crate) fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut StdRn
 
 fn once(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut StdRng) {
     let (from, to) = range(input.len(), random);
-    match random.random_range(0..9) {
+    match random.random_range(0..10) {
         0 => change(input, random, |byte, random| byte ^ (1 << random.random_range(0..8))),
         1 => change(input, random, |_, random| TELLING.choose(random).copied().unwrap_or_default()),
         2 => change(input, random, |byte, random| {
@@ -58,6 +60,7 @@ fn once(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut StdRng) {
             let (first, last) = range(other.len(), random);
             input.splice(from..to, other[first..last].iter().copied());
         }
+        8 => no_number(input, random),
         _ => digits(input, random),
     }
 }
@@ -66,6 +69,16 @@ fn change(input: &mut [u8], random: &mut StdRng, with: impl Fn(u8, &mut StdRng) 
     if !input.is_empty() {
         let at = random.random_range(0..input.len());
         input[at] = with(input[at], random);
+    }
+}
+
+/// A number of 2.1 becomes infinite, or none.
+fn no_number(input: &mut [u8], random: &mut StdRng) {
+    let doubles: Vec<usize> =
+        (1..input.len().saturating_sub(8)).filter(|&at| input[at - 1] == 0xcb).collect();
+    if let Some(&at) = doubles.choose(random) {
+        let number = if random.random() { f64::NAN } else { f64::NEG_INFINITY };
+        input[at..at + 8].copy_from_slice(&number.to_be_bytes());
     }
 }
 

@@ -134,7 +134,7 @@ fn spoken(frame: &Bytes, payload: Payload<'_>) -> Result<What, WireError> {
             samples: payload.samples?,
             sample_rate: payload.sample_rate?,
             crc32: payload.crc32?,
-            engine_ms: payload.engine_ms?,
+            engine_ms: payload.engine_ms.filter(|ms| ms.is_finite())?,
             warnings: payload.warnings,
         })
     };
@@ -215,6 +215,29 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _read_or_refused = decode(&Bytes::from(bytes));
+        }
+
+        #[test]
+        fn no_damage_makes_it_panic(
+            message in proptest::sample::select(vec![
+                include_str!("../../../protocol/tests/golden/pipe_chunk.hex"),
+                include_str!("../../../protocol/tests/golden/pipe_spoken.hex"),
+                include_str!("../../../protocol/tests/golden/service_error.hex"),
+            ]),
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
+            kind in proptest::sample::select(vec!["\u{a7}request", "\u{a5}event", "\u{a5}error", "\u{a8}response"]),
+        ) {
+            let digits: Vec<u8> = message.bytes().filter(u8::is_ascii_hexdigit).collect();
+            let pairs = digits.chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+            let mut body: Vec<u8> = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+            let at = body.windows(8).position(|window| window == b"\xa7request").unwrap();
+            let kind = kind.chars().map(|character| character as u8);
+            body.splice(at..at + 8, kind);
+            for (index, byte) in changes {
+                let at = index.index(body.len());
+                body[at] = byte;
+            }
+            let _read_or_refused = decode(&Bytes::from(body));
         }
     }
 }
