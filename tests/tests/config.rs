@@ -63,9 +63,9 @@ async fn every_fault_of_a_bad_file_is_listed() {
         let error = &told.json()["error"];
         let faults = error["faults"].as_array().unwrap();
         assert_eq!((faults.len(), &error["retryable"]), (FAULTS_OF_BAD.len(), &json!(false)), "{error}");
-        for fault in faults {
-            assert!(fault["place"].as_str().unwrap().contains("config.toml"), "{fault}");
-        }
+        // A value is found in the file; a rule between settings is about them, wherever they come from.
+        let in_file = |fault: &&Value| fault["place"].as_str().unwrap().contains("config.toml");
+        assert_eq!(faults.iter().filter(in_file).count(), 5, "{error}");
     }
     // A file that is no TOML at all is one fault, which says where.
     let broken = home_with("[nats\nport = 1\n");
@@ -129,7 +129,7 @@ async fn an_old_file_becomes_a_new_one_that_is_good() {
     assert!(printed.stderr.contains("volume"), "what is kept as a comment is told: {}", printed.stderr);
 
     let migrate = ["config", "migrate", "old.json", "-o", "chorus.toml"];
-    chorus(&home, &migrate).await.ok();
+    let _written = chorus(&home, &migrate).await.ok();
     let new = std::fs::read_to_string(home.file("chorus.toml")).unwrap();
     assert_eq!(new.trim_end(), printed.text().trim_end());
     let show = ["config", "show", "--json", "--config", "chorus.toml"];
@@ -137,7 +137,7 @@ async fn an_old_file_becomes_a_new_one_that_is_good() {
     let value = |name: &str| shown["settings"][name]["value"].clone();
     assert_eq!(value("modelName"), "tts_models/en/ljspeech/vits");
     assert_eq!((value("cacheDir"), value("workerPool.maxWorkers")), (json!("/var/cache/tts"), json!(5)));
-    chorus(&home, &["config", "check", "--config", "chorus.toml"]).await.ok();
+    let _good = chorus(&home, &["config", "check", "--config", "chorus.toml"]).await.ok();
 
     // What is there is somebody's work.
     let again = chorus(&home, &migrate).await;
