@@ -6,6 +6,7 @@
 mod bench;
 mod cache;
 mod config;
+mod conformance;
 mod fleet;
 mod jobs;
 mod stdio;
@@ -22,6 +23,7 @@ pub use bench::{
 };
 pub use cache::CacheCommand;
 pub use config::ConfigCommand;
+pub use conformance::{ConformanceArgs, ConformanceCommand, EngineCheckArgs, GatewayCheckArgs, ProtocolArg};
 pub use fleet::{DrainArgs, ManagerArgs, ModelsCommand, UpArgs, WorkerArgs};
 pub use jobs::{JobArgs, JobsCommand, SubmitArgs};
 pub use stdio::StdioArgs;
@@ -76,6 +78,9 @@ pub enum Command {
     /// The configuration: check it, show it, describe it, migrate an old one.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Check somebody else's engine or gateway against the specification.
+    #[command(subcommand)]
+    Conformance(ConformanceCommand),
     /// Run one manager.
     Manager(ManagerArgs),
     /// Run one worker.
@@ -342,7 +347,9 @@ impl Command {
             Self::Manager(args) => nats(&args.nats),
             Self::Worker(args) => [nats(&args.nats), args.engine.values()].concat(),
             Self::Bench(command) => command.values(),
-            Self::Doctor(_) | Self::Setup(_) | Self::Voice(_) | Self::Config(_) => Vec::new(),
+            Self::Doctor(_) | Self::Setup(_) | Self::Voice(_) | Self::Config(_) | Self::Conformance(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -366,6 +373,7 @@ impl Command {
             Self::Cache(command) => command.report().json,
             Self::Dead(command) => command.report().json,
             Self::Config(command) => command.json(),
+            Self::Conformance(command) => command.args().json,
             Self::Bench(command) => command.json(),
             Self::Up(_) | Self::Stdio(_) | Self::Manager(_) | Self::Worker(_) => false,
         }

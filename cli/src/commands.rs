@@ -21,6 +21,7 @@ pub mod voice;
 use crate::app::Context;
 use crate::args::{BenchCommand, Command};
 use crate::bench;
+use crate::conformance;
 use crate::error::CliError;
 
 /// Runs a command. Those that embed a fleet are large, and boxed.
@@ -42,6 +43,7 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
             config::run(&context, &command);
             Ok(())
         }
+        Command::Conformance(command) => Box::pin(conformance::run(context, command)).await,
         Command::Manager(args) => roles::manager(context, args).await,
         Command::Worker(args) => roles::worker(context, args).await,
         Command::Bench(BenchCommand::Latency(args)) => Box::pin(bench::latency::run(context, args)).await,

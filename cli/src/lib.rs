@@ -6,14 +6,15 @@
 //!    locate: --nats, the run file's fleet, or none            fleet: broker, manager, workers of our own
 //! ```
 //! Nothing here knows how speech is made or carried: [`commands`] put the other crates together, [`fleet`] starts and ends
-//! them in order, [`error`] turns every failure into two lines and an exit code, and [`bench`] measures what all of it adds
-//! to the engine's own time.
+//! them in order, [`error`] turns every failure into two lines and an exit code, [`bench`] measures what all of it adds
+//! to the engine's own time, and [`conformance`] checks engines and gateways of others.
 
 pub mod app;
 pub mod args;
 pub mod bench;
 pub mod commands;
 pub mod config;
+pub mod conformance;
 pub mod error;
 pub mod fleet;
 pub mod input;

@@ -6,7 +6,7 @@
 //! [`legacy`] stands between a link and a script that speaks lines of an older protocol.
 
 pub mod handshake;
-mod legacy;
+pub mod legacy;
 pub mod link;
 mod router;
 pub mod supervise;

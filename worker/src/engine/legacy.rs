@@ -9,7 +9,7 @@
 //! script that takes longer than the worker's patience is replaced like any engine that hangs). It is spoken to one text at
 //! a time, unless a 2.0 script says that it has more lanes. What it prints between its answers is logged.
 
-mod audio;
+pub mod audio;
 mod talk;
 
 use std::io;

@@ -86,6 +86,16 @@ struct Payload<'a> {
     warnings: Vec<EngineWarning>,
 }
 
+impl Payload<'_> {
+    /// Whether it answers `synthesize`: it says so, or says nothing about it and has what only such an answer has.
+    fn is_spoken(&self) -> bool {
+        match self.method {
+            Some(method) => method == "synthesize",
+            None => self.crc32.is_some() && self.samples.is_some(),
+        }
+    }
+}
+
 /// A request as the body of a frame.
 ///
 /// # Errors
@@ -112,7 +122,7 @@ pub(crate) fn decode(frame: &Bytes) -> Result<Incoming, WireError> {
         MessageType::Error => What::Failed(Box::new(decode_error(frame))),
         MessageType::Event if head.payload.event == Some("chunk") => piece(frame, &head.payload)?,
         MessageType::Event => What::Progress,
-        MessageType::Response if head.payload.method == Some("synthesize") => spoken(frame, head.payload)?,
+        MessageType::Response if head.payload.is_spoken() => spoken(frame, head.payload)?,
         MessageType::Response => What::Answer(frame.clone()),
     };
     Ok(Incoming { to: head.metadata.and_then(|metadata| metadata.correlation_id), what })
@@ -185,13 +195,16 @@ mod tests {
 
     #[test]
     fn a_spoken_segment_is_read_whole() {
-        let payload = json!({"method": "synthesize", "seq": 0, "data": "DATA", "chunks": 1, "samples": 1,
+        let mut payload = json!({"method": "synthesize", "seq": 0, "data": "DATA", "chunks": 1, "samples": 1,
             "sampleRate": 22050, "crc32": 7, "engineMs": 1.5, "warnings":
             [{"reason": "unspeakable", "message": "left out", "characters": "?"}]});
-        let What::Spoken(answer) = decode(&with_data("response", payload, &[0, 0])).unwrap().what else {
-            panic!()
-        };
-        assert_eq!((answer.sample_rate, answer.crc32, answer.warnings.len()), (22050, 7, 1));
+        // As the specification shows it, an answer does not repeat the method.
+        for _with_and_without_a_method in 0..2 {
+            let message = decode(&with_data("response", payload.clone(), &[0, 0])).unwrap();
+            let What::Spoken(answer) = message.what else { panic!("{message:?}") };
+            assert_eq!((answer.sample_rate, answer.crc32, answer.warnings.len()), (22050, 7, 1));
+            payload.as_object_mut().unwrap().remove("method");
+        }
     }
 
     #[test]

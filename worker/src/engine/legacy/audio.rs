@@ -20,14 +20,19 @@ const RATES: std::ops::RangeInclusive<u32> = 8_000..=96_000;
 
 /// What was spoken: mono samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Take {
-    pub(super) samples: Vec<i16>,
-    pub(super) sample_rate: u32,
+pub struct Take {
+    /// 16-bit mono samples.
+    pub samples: Vec<i16>,
+    /// Samples per second.
+    pub sample_rate: u32,
 }
 
 /// Reads what an answer speaks of: the audio inside it, else the file that was asked for, else the one that it names. Both
 /// files are removed.
-pub(super) async fn take(answer: &Fields, asked_for: &Path) -> Result<Take, ServiceError> {
+///
+/// # Errors
+/// When there is no file, or it is not the audio that it should be.
+pub async fn take(answer: &Fields, asked_for: &Path) -> Result<Take, ServiceError> {
     let inside = answer.get("audio").and_then(|audio| serde_json::from_value::<AudioRef>(audio.clone()).ok());
     if let Some(data) = inside.and_then(|audio| audio.data) {
         return read(&data.0);
@@ -56,7 +61,10 @@ pub(super) async fn take(answer: &Fields, asked_for: &Path) -> Result<Take, Serv
 }
 
 /// A WAV file as samples: 8 to 32 bits, integer or float; several channels are mixed into one.
-pub(super) fn read(bytes: &[u8]) -> Result<Take, ServiceError> {
+///
+/// # Errors
+/// When it is none, or holds no samples.
+pub fn read(bytes: &[u8]) -> Result<Take, ServiceError> {
     let broken =
         |why: String| ServiceError::new(Reason::EngineProtocol, format!("the engine's audio: {why}"));
     let mut reader = WavReader::new(Cursor::new(bytes)).map_err(|error| broken(error.to_string()))?;
