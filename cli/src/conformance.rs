@@ -10,6 +10,17 @@
 //! ```
 //! A program that lets a check down is started anew for the next, so that one fault is one failed check.
 
+/// Makes the checks of these rules, one after the other.
+macro_rules! tries {
+    ($lab:ident, $spinner:ident; $($rule:ident: $check:expr;)*) => {
+        $(
+            $spinner.say(&format!("{} …", $rule.name));
+            let checked = Box::pin($check(&mut $lab)).await;
+            $lab.put(&$rule, checked).await;
+        )*
+    };
+}
+
 mod common;
 mod engine;
 mod gateway;

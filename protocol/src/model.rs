@@ -63,3 +63,21 @@ pub struct ModelDefinition {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub options: Map<String, Value>,
 }
+
+impl ModelDefinition {
+    /// A model of which no more is known than what it takes to load it.
+    pub fn new(name: ModelName, engine: impl Into<String>, source: ModelSource) -> Self {
+        Self {
+            name,
+            engine: engine.into(),
+            source,
+            aliases: Vec::new(),
+            default: false,
+            voices: Vec::new(),
+            languages: Vec::new(),
+            max_text_chars: None,
+            sha256: None,
+            options: Map::new(),
+        }
+    }
+}

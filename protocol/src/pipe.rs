@@ -78,6 +78,22 @@ pub struct EngineSpeech {
     pub job: Option<RunRef>,
 }
 
+impl EngineSpeech {
+    /// A text as the model speaks it by itself.
+    pub fn plain(model: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            model: model.into(),
+            text: text.into(),
+            voice: None,
+            language: None,
+            speed: None,
+            pitch: None,
+            seed: None,
+            job: None,
+        }
+    }
+}
+
 /// What an engine can do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

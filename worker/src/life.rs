@@ -167,12 +167,6 @@ impl Life {
     async fn sing(&self, session: &Session, model: &ModelName, canary: &Canary) -> Sung {
         let text = self.config.canary.text.clone();
         let speech = EngineSpeech {
-            model: model.to_string(),
-            text: text.clone(),
-            voice: None,
-            language: None,
-            speed: None,
-            pitch: None,
             seed: Some(0),
             job: Some(RunRef {
                 session: SessionId::new(),
@@ -180,6 +174,7 @@ impl Life {
                 attempt: canary.number(),
                 run: RunId::new(),
             }),
+            ..EngineSpeech::plain(model.as_str(), text.as_str())
         };
         let request = EngineRequest::Synthesize(Box::new(speech));
         let mut call = match session.link.request(request, None) {

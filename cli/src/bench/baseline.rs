@@ -56,16 +56,7 @@ impl BarePipe {
 
     /// One text there and its audio back, in milliseconds.
     pub async fn round_trip(&self, text: String) -> Result<f64, CliError> {
-        let speech = EngineSpeech {
-            model: self.model.clone(),
-            text,
-            voice: None,
-            language: None,
-            speed: None,
-            pitch: None,
-            seed: None,
-            job: None,
-        };
+        let speech = EngineSpeech::plain(self.model.as_str(), text);
         let begun = Instant::now();
         let asked = self.session.link.request(EngineRequest::Synthesize(Box::new(speech)), None);
         let mut call = asked.map_err(|refused| CliError::Service(refused.error))?;

@@ -11,6 +11,21 @@ use super::report::{Checked, Trouble, unmet};
 use super::talk::Talk;
 use super::wire::Heard;
 
+/// A range that nobody speaks.
+pub(super) const UNSPOKEN: &str = ">=9.0.0";
+
+/// How long a request that was given up may go on.
+pub(super) const CANCEL_WITHIN: Duration = Duration::from_secs(5);
+
+/// A method without parameters is answered, and not by an error.
+pub(super) async fn answered(talk: &mut Talk, method: &str, within: Duration) -> Checked {
+    let answer = talk.answer(json!({"method": method}), within).await?;
+    if answer.failed() {
+        return Err(unmet(format!("a response to {method}"), answer.shown()));
+    }
+    Ok(None)
+}
+
 /// Waits until the process has ended by itself, with exit code 0.
 pub(super) async fn wait(talk: &mut Talk, within: Duration, expected: &str) -> Checked {
     let (heard, exit) = talk.wire.ended(within).await;
@@ -65,7 +80,7 @@ pub(super) async fn oversized_frame(talk: &mut Talk, limit: usize, within: Durat
 }
 
 /// Bytes that are no message are survived: what is asked after them is answered.
-pub(super) async fn survives_garbage(talk: &mut Talk, within: Duration) -> Result<(), Trouble> {
+pub(super) async fn survives_garbage(talk: &mut Talk, within: Duration) -> Checked {
     let bodies: [&[u8]; 3] = match talk.dialect {
         // A byte that MessagePack never uses; a map that is no envelope; an envelope cut short.
         Dialect::Frames => [&[0xc1, 0xc1], &[0x81, 0xa1, b'a', 0x01], &[0x87, 0xa7, b'v']],
@@ -76,7 +91,28 @@ pub(super) async fn survives_garbage(talk: &mut Talk, within: Duration) -> Resul
         let ping = talk.ask(json!({"method": "ping"}));
         talk.gather(&[garbage, ping], within).await?;
     }
-    Ok(())
+    Ok(None)
+}
+
+/// A method that is none is answered by an error, and the conversation goes on.
+pub(super) async fn unknown_method(talk: &mut Talk, within: Duration) -> Checked {
+    let refused = talk.answer(json!({"method": "conformanceNoSuchMethod"}), within).await?;
+    typed(&refused, talk.dialect, Reason::UnknownMethod)?;
+    talk.alive(within).await?;
+    Ok(None)
+}
+
+/// A greeting with [`UNSPOKEN`] was refused, with the list of what there is.
+pub(super) fn refused_version(answer: &Message, dialect: Dialect) -> Result<(), Trouble> {
+    typed(answer, dialect, Reason::Version)?;
+    let error = answer.error();
+    let supported = error.as_ref().and_then(|error| error.details.as_ref()?.get("supported")?.as_array());
+    let says = error.as_ref().is_some_and(|error| error.message.contains("Unsupported protocol version"));
+    if says && supported.is_some_and(|supported| !supported.is_empty()) {
+        return Ok(());
+    }
+    let expected = "`Unsupported protocol version: …`, and details.supported that lists what there is";
+    Err(unmet(expected, answer.shown()))
 }
 
 /// The error that a request must be answered by.

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Patience;
 use super::common;
 use super::message::Dialect;
-use super::report::{Checked, Report, Rule, not_applicable, unmet};
+use super::report::{Checked, Report, Rule, not_applicable, rule};
 use super::wire::Program;
 use crate::args::EngineCheckArgs;
 use crate::error::CliError;
@@ -22,10 +22,6 @@ const PIPE: &str = "The engine pipe";
 const RULES: &str = "Rules of an engine";
 const ENVELOPE: &str = "The envelope (2.0 and 2.1)";
 const BARE: &str = "Version 1.0";
-
-const fn rule(name: &'static str, about: &'static str, section: &'static str) -> Rule {
-    Rule { name, about, section }
-}
 
 static HANDSHAKE: Rule = rule("handshake", "it says which version it speaks, and what it can do", PIPE);
 static VERSION_REFUSED: Rule = rule("version-refused", "a range that it does not speak is refused", RULES);
@@ -79,16 +75,7 @@ pub(super) async fn check(
     spinner: &Spinner,
 ) -> Result<Report, CliError> {
     let mut lab = Lab::new(args, program, patience)?;
-    macro_rules! tries {
-        ($($rule:ident: $check:expr;)*) => {
-            $(
-                spinner.say(&format!("{} …", $rule.name));
-                let checked = Box::pin($check(&mut lab)).await;
-                lab.put(&$rule, checked).await;
-            )*
-        };
-    }
-    tries! {
+    tries! { lab, spinner;
         HANDSHAKE: Lab::handshake;
         VERSION_REFUSED: greeting::version_refused;
         LOAD: Lab::load;
@@ -114,12 +101,7 @@ pub(super) async fn check(
 
 async fn ping(lab: &mut Lab) -> Checked {
     let within = lab.patience.answer;
-    let talk = lab.talk().await?;
-    let pong = talk.answer(json!({"method": "ping"}), within).await?;
-    if pong.failed() {
-        return Err(unmet("a response to ping", pong.shown()));
-    }
-    Ok(None)
+    common::answered(lab.talk().await?, "ping", within).await
 }
 
 async fn status(lab: &mut Lab) -> Checked {
@@ -128,11 +110,7 @@ async fn status(lab: &mut Lab) -> Checked {
     if talk.dialect != Dialect::Bare {
         return Err(not_applicable("status is asked of engines of 1.0 only"));
     }
-    let status = talk.answer(json!({"method": "status"}), within).await?;
-    if status.failed() {
-        return Err(unmet("a response to status", status.shown()));
-    }
-    Ok(None)
+    common::answered(talk, "status", within).await
 }
 
 async fn shutdown(lab: &mut Lab) -> Checked {

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Patience;
 use super::common;
 use super::message::Dialect;
-use super::report::{Checked, Report, Rule, not_applicable, unmet};
+use super::report::{Checked, Report, Rule, not_applicable, rule, unmet};
 use super::wire::{Heard, Program};
 use crate::args::GatewayCheckArgs;
 use crate::error::CliError;
@@ -22,10 +22,6 @@ const STDIO: &str = "stdio: a parent and its gateway";
 const RULES: &str = "Rules of a gateway";
 const ENVELOPE: &str = "The envelope (2.0 and 2.1)";
 const ERRORS: &str = "Errors";
-
-const fn rule(name: &'static str, about: &'static str, section: &'static str) -> Rule {
-    Rule { name, about, section }
-}
 
 static HELLO: Rule = rule("hello", "the highest version that both sides speak is agreed on", ENVELOPE);
 static VERSION_REFUSED: Rule = rule("version-refused", "a range that it does not speak is refused", RULES);
@@ -93,27 +89,18 @@ pub(super) async fn check(
     spinner: &Spinner,
 ) -> Result<Report, CliError> {
     let mut lab = Lab::new(args, program, patience)?;
-    macro_rules! tries {
-        ($($rule:ident: $check:expr;)*) => {
-            $(
-                spinner.say(&format!("{} …", $rule.name));
-                let checked = Box::pin($check(&mut lab)).await;
-                lab.put(&$rule, checked).await;
-            )*
-        };
-    }
-    tries! {
+    tries! { lab, spinner;
         HELLO: greeting::hello;
         VERSION_REFUSED: greeting::version_refused;
     }
     for dialect in lab.dialects.clone() {
         lab.turn_to(dialect).await;
-        tries! {
+        tries! { lab, spinner;
             SYNTHESIS: requests::synthesis;
             PING: ping;
             STATUS: status;
             UNKNOWN_FIELDS: requests::unknown_fields;
-            UNKNOWN_METHOD: requests::unknown_method;
+            UNKNOWN_METHOD: unknown_method;
             TYPED_ERRORS: requests::typed_errors;
             MALFORMED: malformed;
             OVERSIZED: requests::oversized;
@@ -132,7 +119,7 @@ pub(super) async fn check(
         }
     }
     lab.turn_away().await;
-    tries! {
+    tries! { lab, spinner;
         CORRELATION: correlation;
         FRAMING: framing;
         CLEAN_OUTPUT: clean_output;
@@ -141,26 +128,23 @@ pub(super) async fn check(
 }
 
 async fn ping(lab: &mut Lab) -> Checked {
-    answered(lab, "ping").await
+    let within = lab.patience.answer;
+    common::answered(lab.talk().await?, "ping", within).await
 }
 
 async fn status(lab: &mut Lab) -> Checked {
-    answered(lab, "status").await
-}
-
-async fn answered(lab: &mut Lab, method: &str) -> Checked {
     let within = lab.patience.answer;
-    let answer = lab.talk().await?.answer(json!({"method": method}), within).await?;
-    if answer.failed() {
-        return Err(unmet(format!("a response to {method}"), answer.shown()));
-    }
-    Ok(None)
+    common::answered(lab.talk().await?, "status", within).await
 }
 
 async fn malformed(lab: &mut Lab) -> Checked {
     let within = lab.patience.answer;
-    common::survives_garbage(lab.talk().await?, within).await?;
-    Ok(None)
+    common::survives_garbage(lab.talk().await?, within).await
+}
+
+async fn unknown_method(lab: &mut Lab) -> Checked {
+    let within = lab.patience.answer;
+    common::unknown_method(lab.talk().await?, within).await
 }
 
 async fn shutdown(lab: &mut Lab) -> Checked {

@@ -21,6 +21,11 @@ pub struct Rule {
     pub section: &'static str,
 }
 
+/// A rule under its heading.
+pub const fn rule(name: &'static str, about: &'static str, section: &'static str) -> Rule {
+    Rule { name, about, section }
+}
+
 /// Why a check did not pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {

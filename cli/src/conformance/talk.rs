@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::message::{Dialect, Message};
 use super::report::{Trouble, not_applicable, unmet};
-use super::wire::{Heard, Wire};
+use super::wire::{Heard, Program, Wire};
 
 /// A request that is answered by nothing but progress is given up after so many times its patience.
 const PATIENCES: u32 = 20;
@@ -86,9 +86,14 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// A conversation that begins.
-    pub fn new(wire: Wire, dialect: Dialect, seen: Seen) -> Self {
-        Self {
+    /// Starts a program, to be spoken to in frames on its own descriptors or in lines on its standard streams.
+    ///
+    /// # Errors
+    /// A rule unmet when it cannot be started.
+    pub fn start(program: &Program, dialect: Dialect, seen: Seen) -> Result<Self, Trouble> {
+        let wire = Wire::start(program, dialect == Dialect::Frames);
+        let wire = wire.map_err(|error| unmet("a program that can be started", error.to_string()))?;
+        Ok(Self {
             wire,
             dialect,
             seen,
@@ -98,7 +103,7 @@ impl Talk {
             heard_any: false,
             last_heard: Instant::now(),
             longest_silence: Duration::ZERO,
-        }
+        })
     }
 
     /// Whether anything at all has come that was a message.

@@ -115,18 +115,7 @@ fn at(path: &Path) -> ModelSource {
 
 fn definition(name: &str, engine: EngineKind, source: ModelSource) -> Result<ModelDefinition, CliError> {
     let name = ModelName::new(name).map_err(|error| CliError::Usage(error.to_string()))?;
-    Ok(ModelDefinition {
-        name,
-        engine: engine.as_str().to_owned(),
-        source,
-        aliases: Vec::new(),
-        default: false,
-        voices: Vec::new(),
-        languages: Vec::new(),
-        max_text_chars: None,
-        sha256: None,
-        options: serde_json::Map::new(),
-    })
+    Ok(ModelDefinition::new(name, engine.as_str(), source))
 }
 
 #[cfg(test)]

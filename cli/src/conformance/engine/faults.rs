@@ -1,13 +1,12 @@
 //! What an engine must survive.
 
-use chorus_protocol::Reason;
 use chorus_protocol::pipe::MAX_FRAME_BYTES;
 use serde_json::{Value, json};
 
 use super::lab::Lab;
-use crate::conformance::common::{oversized_frame, survives_garbage, typed};
+use crate::conformance::common::{self, oversized_frame};
 use crate::conformance::message::Dialect;
-use crate::conformance::report::{Checked, not_applicable};
+use crate::conformance::report::{Checked, Trouble, not_applicable};
 
 /// Longer than any line of ours: an engine may answer it or refuse it.
 const LONG_LINE_BYTES: usize = 2 * 1024 * 1024;
@@ -15,19 +14,13 @@ const LONG_LINE_BYTES: usize = 2 * 1024 * 1024;
 /// A method that is none.
 pub(super) async fn unknown_method(lab: &mut Lab) -> Checked {
     let within = lab.patience.answer;
-    let talk = lab.talk().await?;
-    let refused = talk.answer(json!({"method": "conformanceNoSuchMethod"}), within).await?;
-    typed(&refused, talk.dialect, Reason::UnknownMethod)?;
-    talk.alive(within).await?;
-    Ok(None)
+    common::unknown_method(lab.talk().await?, within).await
 }
 
 /// Bytes that are no message.
 pub(super) async fn malformed(lab: &mut Lab) -> Checked {
     let within = lab.patience.answer;
-    let talk = lab.talk().await?;
-    survives_garbage(talk, within).await?;
-    Ok(None)
+    common::survives_garbage(lab.talk().await?, within).await
 }
 
 /// A message beyond the limit. After a frame the boundary is lost, so an engine may end; after a line it goes on.
@@ -48,7 +41,7 @@ pub(super) async fn oversized(lab: &mut Lab) -> Checked {
 }
 
 /// There is nothing to cancel where that was not declared.
-pub(super) fn declared(lab: &Lab) -> Result<(), crate::conformance::report::Trouble> {
+pub(super) fn declared(lab: &Lab) -> Result<(), Trouble> {
     let declares = lab.hello.as_ref().is_some_and(|hello| hello.capabilities.cancel);
     if declares { Ok(()) } else { Err(not_applicable("capabilities.cancel is not declared")) }
 }

@@ -5,21 +5,18 @@ use std::time::Duration;
 use chorus_protocol::adapt::engine::{self, Question, Spoken};
 use chorus_protocol::pipe::{EngineRequest, HelloAnswer};
 use chorus_protocol::version::{ACCEPT, V2_0, V2_1};
-use chorus_protocol::{MessageId, MessageType, Reason};
+use chorus_protocol::{MessageId, MessageType};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::lab::Lab;
-use crate::conformance::common::typed;
+use crate::conformance::common::{UNSPOKEN, refused_version};
 use crate::conformance::message::{Dialect, Message};
 use crate::conformance::report::{Checked, Trouble, not_applicable, unmet};
 use crate::conformance::talk::Talk;
-use crate::conformance::wire::Wire;
 
 /// Who asks.
 const ASKER: &str = "conformance";
-/// A range that nobody speaks.
-const UNSPOKEN: &str = ">=9.0.0";
 /// A script that does not answer `hello` for so long is asked as one of 1.0, too.
 const PROBE: Duration = Duration::from_secs(5);
 /// After both questions, how long the second answer is waited for.
@@ -60,9 +57,7 @@ pub(super) async fn greet(lab: &Lab) -> Result<Greeted, Trouble> {
 }
 
 fn start(lab: &Lab, framed: bool) -> Result<Talk, Trouble> {
-    let wire = Wire::start(&lab.program, framed);
-    let wire = wire.map_err(|error| unmet("a program that can be started", error.to_string()))?;
-    Ok(Talk::new(wire, if framed { Dialect::Frames } else { Dialect::Lines }, lab.seen.clone()))
+    Talk::start(&lab.program, if framed { Dialect::Frames } else { Dialect::Lines }, lab.seen.clone())
 }
 
 fn hello(range: &str) -> serde_json::Value {
@@ -171,7 +166,10 @@ async fn settle(
         Ok(hello) if hello.version.major == V2_0.major => {
             Ok(Greeted { talk, hello: Some(hello), remark: None })
         }
-        Ok(hello) => Err(unmet("version 2.0.0", hello.version.to_string())),
+        Ok(hello) => {
+            talk.wire.stop().await;
+            Err(unmet("version 2.0.0", hello.version.to_string()))
+        }
         Err(why) => {
             let remark = format!("it is taken to have no capabilities, for its hello says: {why}");
             Ok(Greeted { talk, hello: None, remark: Some(remark) })
@@ -189,15 +187,7 @@ pub(super) async fn version_refused(lab: &mut Lab) -> Checked {
     let within = lab.patience.start;
     let checked = async {
         let refused = talk.answer(hello(UNSPOKEN), within).await?;
-        typed(&refused, Dialect::Frames, Reason::Version)?;
-        let error = refused.error();
-        let supported = error.as_ref().and_then(|error| error.details.as_ref()?.get("supported")?.as_array());
-        let says = error.as_ref().is_some_and(|error| error.message.contains("Unsupported protocol version"));
-        if !says || supported.is_none_or(Vec::is_empty) {
-            let expected =
-                "`Unsupported protocol version: …`, and details.supported that lists what there is";
-            return Err(unmet(expected, refused.shown()));
-        }
+        refused_version(&refused, Dialect::Frames)?;
         let again = talk.answer(hello(ACCEPT), within).await?;
         introduced(&again).map_err(|why| unmet("another hello is answered", why))?;
         Ok(None)

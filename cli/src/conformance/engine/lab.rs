@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use chorus_protocol::pipe::{EngineRequest, HelloAnswer, LoadAnswer};
 use chorus_protocol::{ModelDefinition, ModelName, ModelSource, SynthesisRequest};
-use serde_json::{Map, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::greeting::{self, Greeted};
@@ -176,18 +176,7 @@ impl Lab {
             None => (given.clone(), ModelSource::Builtin { builtin: given }),
         };
         let name = ModelName::new(name).map_err(|error| not_applicable(error.to_string()))?;
-        Ok(ModelDefinition {
-            name,
-            engine: kind,
-            source,
-            aliases: Vec::new(),
-            default: true,
-            voices: Vec::new(),
-            languages: Vec::new(),
-            max_text_chars: None,
-            sha256: None,
-            options: Map::new(),
-        })
+        Ok(ModelDefinition { default: true, ..ModelDefinition::new(name, kind, source) })
     }
 
     /// A file that is not there yet, for an engine of lines.

@@ -1,7 +1,7 @@
 //! What an engine speaks, and how it answers when it is asked for several things.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chorus_audio::checksum::crc32;
 use chorus_audio::pcm;
@@ -15,15 +15,13 @@ use serde_json::{Map, Value, json};
 
 use super::faults::declared;
 use super::lab::Lab;
-use crate::conformance::common::audible;
+use crate::conformance::common::{CANCEL_WITHIN, audible};
 use crate::conformance::message::{Dialect, Message};
 use crate::conformance::report::{Checked, Trouble, not_applicable, unmet};
 use crate::conformance::talk::{Answers, Open};
 
 /// Requests that are sent at once.
 const AT_ONCE: usize = 8;
-/// How long a request that was given up may go on.
-const CANCEL_WITHIN: Duration = Duration::from_secs(5);
 /// Characters of the text that is given up half-way.
 const LONG_TEXT_CHARS: usize = 1_000;
 /// The longest line that a script's question may be.
@@ -48,16 +46,7 @@ async fn ask(lab: &mut Lab, text: &str, more: &Map<String, Value>) -> Result<Ask
 
 /// A request to speak as a worker would make it.
 fn question(dialect: Dialect, model: String, text: &str, path: &Path) -> Map<String, Value> {
-    let speech = EngineSpeech {
-        model,
-        text: text.to_owned(),
-        voice: None,
-        language: None,
-        speed: None,
-        pitch: None,
-        seed: None,
-        job: None,
-    };
+    let speech = EngineSpeech::plain(model, text);
     if dialect == Dialect::Frames {
         return json!(EngineRequest::Synthesize(Box::new(speech))).as_object().cloned().unwrap_or_default();
     }

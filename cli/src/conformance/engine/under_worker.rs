@@ -61,16 +61,7 @@ async fn served(lab: &Lab, engine: &Engine) -> Checked {
     let _longer = session.link.loading();
     let loaded = session.link.call::<LoadAnswer>(load, lab.patience.start).await;
     let loaded = loaded.map_err(|failed| unmet("a worker's load", failed.error.to_string()))?;
-    let speech = EngineSpeech {
-        model: name,
-        text: lab.text.clone(),
-        voice: None,
-        language: None,
-        speed: None,
-        pitch: None,
-        seed: None,
-        job: None,
-    };
+    let speech = EngineSpeech::plain(name, lab.text.as_str());
     spoken(&session, speech, lab.patience.answer).await?;
     Ok(Some(format!("{} Hz", loaded.sample_rate)))
 }

@@ -1,27 +1,22 @@
 //! Which versions does it speak, and does it agree on the right one?
 
+use chorus_protocol::MessageType;
 use chorus_protocol::gateway::GatewayHello;
 use chorus_protocol::version::SUPPORTED;
-use chorus_protocol::{MessageType, Reason};
 use semver::Version;
 use serde_json::{Value, json};
 
 use super::lab::Lab;
-use crate::conformance::common::typed;
+use crate::conformance::common::{UNSPOKEN, refused_version};
 use crate::conformance::message::{Dialect, Message};
 use crate::conformance::report::{Checked, Trouble, not_applicable, unmet};
 use crate::conformance::talk::Talk;
-use crate::conformance::wire::Wire;
 
 /// All that we speak.
 const ALL: &str = ">=1.0.0, <3.0.0";
-/// A range that nobody speaks.
-const UNSPOKEN: &str = ">=9.0.0";
 
 fn start(lab: &Lab) -> Result<Talk, Trouble> {
-    let wire = Wire::start(&lab.program, false);
-    let wire = wire.map_err(|error| unmet("a program that can be started", error.to_string()))?;
-    Ok(Talk::new(wire, Dialect::Lines, lab.seen.clone()))
+    Talk::start(&lab.program, Dialect::Lines, lab.seen.clone())
 }
 
 fn greeting(range: &str) -> Value {
@@ -108,15 +103,7 @@ pub(super) async fn version_refused(lab: &mut Lab) -> Checked {
     let within = lab.patience.start;
     let checked = async {
         let refused = talk.answer(greeting(UNSPOKEN), within).await?;
-        typed(&refused, Dialect::Lines, Reason::Version)?;
-        let error = refused.error();
-        let supported = error.as_ref().and_then(|error| error.details.as_ref()?.get("supported")?.as_array());
-        let says = error.as_ref().is_some_and(|error| error.message.contains("Unsupported protocol version"));
-        if !says || supported.is_none_or(Vec::is_empty) {
-            let expected =
-                "`Unsupported protocol version: …`, and details.supported that lists what there is";
-            return Err(unmet(expected, refused.shown()));
-        }
+        refused_version(&refused, Dialect::Lines)?;
         let range = lab.forced.map_or_else(|| ALL.to_owned(), |forced| format!("={}", forced.version()));
         introduced(&talk.answer(greeting(&range), within).await?)?;
         Ok(None)

@@ -59,16 +59,6 @@ pub(super) async fn unknown_fields(lab: &mut Lab) -> Checked {
     Ok(None)
 }
 
-/// A method that is none.
-pub(super) async fn unknown_method(lab: &mut Lab) -> Checked {
-    let within = lab.patience.answer;
-    let talk = lab.talk().await?;
-    let refused = talk.answer(json!({"method": "conformanceNoSuchMethod"}), within).await?;
-    typed(&refused, talk.dialect, Reason::UnknownMethod)?;
-    talk.alive(within).await?;
-    Ok(None)
-}
-
 /// Requests that cannot be served, each in its own way.
 pub(super) async fn typed_errors(lab: &mut Lab) -> Checked {
     let within = lab.patience.answer;

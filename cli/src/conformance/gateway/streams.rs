@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::lab::Lab;
-use crate::conformance::common::{audible, typed};
+use crate::conformance::common::{CANCEL_WITHIN, audible, typed};
 use crate::conformance::message::Message;
 use crate::conformance::report::{Checked, Trouble, not_applicable, unmet};
 use crate::conformance::talk::Talk;
@@ -18,8 +18,6 @@ use crate::conformance::talk::Talk;
 const UNGRANTED: Duration = Duration::from_millis(700);
 /// How long a parent does not read.
 const UNREAD: Duration = Duration::from_secs(1);
-/// How long a request that was given up may go on.
-const CANCEL_WITHIN: Duration = Duration::from_secs(5);
 
 /// A text of several sentences, so of several pieces.
 fn several(text: &str) -> String {

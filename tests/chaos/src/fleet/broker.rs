@@ -133,17 +133,11 @@ pub(crate) async fn prepare(url: &str, plan: &scenario::Fleet) -> Result<(), Cha
     }
     let name = ModelName::new("checkable").map_err(|error| ChaosError::Step(error.to_string()))?;
     let options = [("computeMs".to_owned(), serde_json::json!(plan.compute.as_millis() as u64))];
+    let source = ModelSource::Builtin { builtin: "checkable".to_owned() };
     let model = ModelDefinition {
-        name,
-        engine: "checkable".to_owned(),
-        source: ModelSource::Builtin { builtin: "checkable".to_owned() },
-        aliases: Vec::new(),
         default: true,
-        voices: Vec::new(),
-        languages: Vec::new(),
-        max_text_chars: None,
-        sha256: None,
         options: options.into_iter().collect(),
+        ..ModelDefinition::new(name, "checkable", source)
     };
     bus.catalogue().put(&model).await?;
     bus.close().await;

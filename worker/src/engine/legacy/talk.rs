@@ -38,17 +38,7 @@ impl Speaking {
     }
 
     pub(super) fn warm_up(id: MessageId, text: &str) -> Self {
-        let speech = EngineSpeech {
-            model: String::new(),
-            text: text.to_owned(),
-            voice: None,
-            language: None,
-            speed: None,
-            pitch: None,
-            seed: None,
-            job: None,
-        };
-        Self { warm_up: true, ..Self::of(id, speech) }
+        Self { warm_up: true, ..Self::of(id, EngineSpeech::plain("", text)) }
     }
 
     pub(super) fn is_warm_up(&self) -> bool {
