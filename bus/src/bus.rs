@@ -13,9 +13,11 @@ use chorus_protocol::ModelName;
 use tokio::sync::watch;
 
 use crate::catalogue::Catalogue;
+use crate::config::BusConfig;
 use crate::error::{BusError, BusErrorKind};
 use crate::link::{ConnectionState, Link};
 use crate::objects::OpenBuckets;
+use crate::wire::Wire;
 
 /// What is known of the server that we are connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) jetstream: Context,
     pub(crate) shown_url: String,
     pub(crate) request_timeout: Duration,
+    pub(crate) wire: Wire,
     pub(crate) link: Arc<Link>,
     pub(crate) objects: OpenBuckets,
     consumers: Mutex<HashSet<ModelName>>,
@@ -48,9 +51,10 @@ impl Inner {
     pub(crate) fn new(
         client: async_nats::Client,
         shown_url: String,
-        request_timeout: Duration,
+        config: &BusConfig,
         link: Arc<Link>,
     ) -> Arc<Self> {
+        let request_timeout = config.request_timeout;
         let mut jetstream = async_nats::jetstream::new(client.clone());
         jetstream.set_timeout(request_timeout);
         let inner = Arc::new(Self {
@@ -58,6 +62,7 @@ impl Inner {
             jetstream,
             shown_url,
             request_timeout,
+            wire: config.wire,
             link: link.clone(),
             objects: OpenBuckets::default(),
             consumers: Mutex::default(),

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::wire::Wire;
+
 /// Where the broker is, who we are to it, and how long we wait for it.
 #[derive(Clone)]
 pub struct BusConfig {
@@ -23,6 +25,8 @@ pub struct BusConfig {
     pub password: Option<String>,
     /// A credentials file (JWT and NKey seed) as `nsc` writes it.
     pub creds_file: Option<PathBuf>,
+    /// As which version this process writes.
+    pub wire: Wire,
 }
 
 impl Default for BusConfig {
@@ -37,6 +41,7 @@ impl Default for BusConfig {
             user: None,
             password: None,
             creds_file: None,
+            wire: Wire::Current,
         }
     }
 }
@@ -69,6 +74,7 @@ impl fmt::Debug for BusConfig {
             .field("user", &self.user)
             .field("password", &self.password.is_some())
             .field("creds_file", &self.creds_file)
+            .field("wire", &self.wire)
             .finish()
     }
 }

@@ -101,7 +101,7 @@ async fn connect_once(config: &BusConfig, limit: Duration) -> Result<Bus, BusErr
         Err(_) => return Err(unreachable(&shown_url, "timed out")),
     };
     check_version(&client.server_info().version, &shown_url)?;
-    let inner = Inner::new(client, shown_url, config.request_timeout, link);
+    let inner = Inner::new(client, shown_url, config, link);
     check_jetstream(&inner).await?;
     Ok(Bus { inner })
 }

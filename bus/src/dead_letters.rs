@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use async_nats::HeaderMap;
-use chorus_protocol::codec::{self, DecodeError, Encoding};
+use chorus_protocol::codec::{self, DecodeError};
 use chorus_protocol::{Envelope, ModelName, names};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -65,7 +65,7 @@ impl<T: Serialize + DeserializeOwned> DeadLetters<T> {
     /// `NotFound` when the stream is missing (see [`Bus::ensure_layout`]), `TooLarge`, `Malformed` (it cannot be
     /// encoded), `Refused`, `Timeout`, `Disconnected`.
     pub async fn publish(&self, model: &ModelName, letter: &Envelope<T>) -> Result<u64, BusError> {
-        let payload = codec::encode(letter, Encoding::MessagePack).map_err(|error| {
+        let payload = self.bus.inner.wire.encode(letter).map_err(|error| {
             BusError::caused(BusErrorKind::Malformed, "the dead letter cannot be encoded", error)
         })?;
         let message = Outgoing {

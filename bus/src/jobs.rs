@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
-use chorus_protocol::codec::{self, Encoding};
 use chorus_protocol::job::Job;
 use chorus_protocol::{
     Envelope, JobClass, MessageId, MessageType, Metadata, ModelName, WorkerId, names, version,
@@ -110,7 +109,7 @@ impl Bus {
     pub async fn publish_job(&self, job: &OutgoingJob<'_>) -> Result<u64, PublishError> {
         let id = names::message_id(&job.job.id());
         let subject = names::job_subject(&job.job.speech.model, job.job.class);
-        let payload = codec::encode(&job.envelope(&id)?, Encoding::MessagePack).map_err(|error| {
+        let payload = self.inner.wire.encode(&job.envelope(&id)?).map_err(|error| {
             PublishError::caused(PublishErrorKind::TooLarge, "the job cannot be encoded", error)
         })?;
         let message = Outgoing {

@@ -30,6 +30,7 @@ mod pull;
 mod records;
 mod stored;
 mod takes;
+mod wire;
 
 pub use bus::{Bus, ServerInfo};
 pub use catalogue::{Catalogue, CatalogueChange, CatalogueWatch};
@@ -45,3 +46,4 @@ pub use objects::{ObjectBucket, Objects};
 pub use pull::{PullEnd, PullEvent, PullRequest, PullWait, Puller};
 pub use records::{Bucket, CasError, RecordChange, RecordWatch, Records, Versioned};
 pub use takes::{Takes, TakesSize};
+pub use wire::Wire;

@@ -115,20 +115,19 @@ fn takes_no_more() -> BusError {
     BusError::new(BusErrorKind::Timeout, "the connection takes no more messages")
 }
 
-fn encode<T: Serialize>(envelope: &Envelope<T>, encoding: Encoding) -> Result<Bytes, BusError> {
-    match codec::encode(envelope, encoding) {
-        Ok(bytes) => Ok(bytes.into()),
-        Err(error) => Err(BusError::caused(BusErrorKind::Malformed, "the message cannot be encoded", error)),
-    }
+fn encoded(bytes: Result<Vec<u8>, ServiceError>) -> Result<Bytes, BusError> {
+    let unencodable =
+        |error| BusError::caused(BusErrorKind::Malformed, "the message cannot be encoded", error);
+    bytes.map(Bytes::from).map_err(unencodable)
 }
 
 impl Bus {
-    /// Tells `envelope` to whoever listens on `subject`, as MessagePack.
+    /// Tells `envelope` to whoever listens on `subject`.
     ///
     /// # Errors
     /// `TooLarge` (nothing was sent), `Disconnected`, or `Timeout` when the send buffer stays full.
     pub async fn publish<T: Serialize>(&self, subject: &str, envelope: &Envelope<T>) -> Result<(), BusError> {
-        let payload = encode(envelope, Encoding::MessagePack)?;
+        let payload = encoded(self.inner.wire.encode(envelope))?;
         self.inner.send(Subject::from(subject), None, payload).await
     }
 
@@ -142,7 +141,10 @@ impl Bus {
         envelope: &Envelope<Q>,
         timeout: Duration,
     ) -> Result<A, RequestError> {
-        let payload = codec::encode(envelope, Encoding::MessagePack)
+        let payload = self
+            .inner
+            .wire
+            .encode(envelope)
             .map_err(|error| RequestError::caused(RequestErrorKind::Malformed, subject, error))?;
         let answer = self.request_raw(subject, payload.into(), timeout).await?;
         read_answer(&answer, self.inner.client.max_payload(), subject)
@@ -236,11 +238,11 @@ impl Bus {
 
     /// The bytes of an answer.
     fn answer<T: Serialize>(&self, envelope: &Envelope<T>, encoding: Encoding) -> Result<Bytes, BusError> {
-        let payload = encode(envelope, encoding)?;
+        let payload = encoded(self.inner.wire.encode_in(envelope, encoding))?;
         let Err(too_large) = self.inner.check_size(payload.len()) else { return Ok(payload) };
         let error = ServiceError::new(Reason::TooLarge, format!("the answer cannot be sent: {too_large}"));
         let instead = Envelope::error(envelope.correlation_id(), error, envelope.timestamp);
-        encode(&instead.in_version(envelope.version.clone()), encoding)
+        encoded(codec::encode(&instead.in_version(envelope.version.clone()), encoding))
     }
 
     /// Sends bytes to a reply subject.

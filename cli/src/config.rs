@@ -61,6 +61,8 @@ pub struct EngineConfig {
     pub lanes: Option<u32>,
     /// `engine.max_memory_bytes`: what its process may use, which it limits itself to; no limit without it.
     pub max_memory_bytes: Option<u64>,
+    /// `engine.max_cpus`: processors that its process keeps to; all without it.
+    pub max_cpus: Option<u32>,
     /// `engine.canary`: whether an engine with nothing to do is tried.
     pub canary: bool,
     /// `engine.recycle_requests`: jobs after which it is renewed; 0 is never.
@@ -129,6 +131,15 @@ pub struct PauseConfig {
     pub paragraph_ms: u32,
 }
 
+/// What retries of each class may cost, from a segment's second failure on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryConfig {
+    /// `retries.share`: retries that each segment pays for.
+    pub share: f64,
+    /// `retries.per_second`: retries per second beside that.
+    pub per_second: f64,
+}
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CliConfig {
@@ -144,6 +155,8 @@ pub struct CliConfig {
     pub cache: CacheConfig,
     /// Silence between what is spoken.
     pub pauses: PauseConfig,
+    /// Retries.
+    pub retries: RetryConfig,
     /// The plan's configuration.
     pub tts: TtsConfig,
     /// `[models]`: names and where they are (a file, a folder, or a name on Coqui's hub).
@@ -172,6 +185,7 @@ impl CliConfig {
                 threads: None,
                 lanes: None,
                 max_memory_bytes: None,
+                max_cpus: None,
                 canary: true,
                 recycle_requests: 0,
                 recycle_age: Duration::ZERO,
@@ -188,6 +202,7 @@ impl CliConfig {
                 local_bytes: 32 * 1024 * 1024,
             },
             pauses: PauseConfig { sentence_ms: 300, clause_ms: 120, paragraph_ms: 600 },
+            retries: RetryConfig { share: 0.2, per_second: 5.0 },
             tts: TtsConfig::default(),
             models: BTreeMap::new(),
             log_filter: None,

@@ -35,17 +35,23 @@ pub fn told(context: &Context) -> Result<Switches, CliError> {
 
 /// Changes a manager accordingly.
 pub fn in_manager(switches: &Switches, config: &mut ManagerConfig) {
+    config.bus.wire = switches.wire;
     for mechanism in &switches.off {
         mechanism.in_sessions(&mut config.sessions);
-        if *mechanism == Mechanism::Pings {
-            config.liveness.ping_interval = NEVER;
-            config.liveness.hang_after = NEVER * 4;
+        match mechanism {
+            Mechanism::Pings => {
+                config.liveness.ping_interval = NEVER;
+                config.liveness.hang_after = NEVER * 4;
+            }
+            Mechanism::Breaker => config.breaker_enabled = false,
+            _ => {}
         }
     }
 }
 
 /// Changes a worker accordingly.
 pub fn in_worker(switches: &Switches, config: &mut WorkerConfig) {
+    config.bus.wire = switches.wire;
     for mechanism in &switches.off {
         match mechanism {
             Mechanism::InProgress => config.in_progress_every = NEVER,
@@ -55,7 +61,12 @@ pub fn in_worker(switches: &Switches, config: &mut WorkerConfig) {
                 config.engine.restart.initial_delay = NEVER;
                 config.engine.restart.max_delay = NEVER;
             }
-            Mechanism::Pings | Mechanism::Retry | Mechanism::LookUp | Mechanism::AskAgain => {}
+            Mechanism::Breaker => config.breaker_enabled = false,
+            Mechanism::Pings
+            | Mechanism::Retry
+            | Mechanism::LookUp
+            | Mechanism::AskAgain
+            | Mechanism::Hedge => {}
         }
     }
 }

@@ -13,6 +13,8 @@ pub struct SessionHostConfig {
     pub window: u32,
     /// The most PCM that is kept for one segment, in bytes. The default is two minutes at 48 kHz.
     pub max_segment_bytes: usize,
+    /// How often a retry after a worker's loss is queued anew when nobody begins it.
+    pub max_hedges: u32,
     /// How long an unstarted job is left alone before a manager is asked whether it is still there.
     pub lookup_interval: Duration,
     /// After first audio: how long nothing may move while the listener waits.
@@ -41,9 +43,10 @@ impl Default for SessionHostConfig {
             max_sessions: 4096,
             window: 8,
             max_segment_bytes: 2 * 60 * 48_000 * 2,
+            max_hedges: 3,
             lookup_interval: Duration::from_secs(2),
             stall_timeout: Duration::from_secs(30),
-            open_patience: Duration::from_secs(5),
+            open_patience: Duration::from_secs(15),
             finish_timeout: Duration::from_secs(3),
             takes: TakesConfig::default(),
             retry: RetryPolicy { max_attempts: Some(5), budget: None, ..RetryPolicy::default() },

@@ -6,12 +6,13 @@
 //!   heartbeats ─────────┘
 //! ```
 //!
-//! Pure; `admission` brings the figures. Before anything of a request is queued, back-pressure is an answer: the request is refused, with the time after
+//! Pure; `admission` brings the figures. What further retries may cost a class is counted in `retries`. Before anything of a request is queued, back-pressure is an answer: the request is refused, with the time after
 //! which asking again is worth it. Once some of it is queued, back-pressure is a wait: the segment is refused, the session
 //! keeps its text and asks on. Faults that waiting does not cure fail the request in both cases.
 
 pub mod backlog;
 pub mod predict;
+pub mod retries;
 pub mod speeds;
 
 use std::time::Duration;

@@ -13,6 +13,7 @@ use chorus_protocol::fleet::HEARTBEAT_INTERVAL_MS;
 use chorus_protocol::request::{DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS};
 use chorus_text::{Segmenter, SegmenterConfig};
 
+use crate::admit::retries::RetryBudget;
 use crate::breaker;
 use crate::cache::CacheConfig;
 use crate::jobs::JobsConfig;
@@ -57,6 +58,8 @@ pub struct ManagerConfig {
     pub default_deadline: Duration,
     /// When a refused client may ask again, where nothing better is known.
     pub retry_after: Duration,
+    /// What retries from the second failure on may cost each class.
+    pub retry_budget: RetryBudget,
     /// Segments of one page at most; 1 to [`MAX_WINDOW`].
     pub max_window: usize,
     /// Questions answered at once (open, advance, …), and as many cancels beside them; one more is refused.
@@ -93,6 +96,7 @@ impl ManagerConfig {
             liveness: LivenessConfig::default(),
             default_deadline: Duration::from_millis(DEFAULT_DEADLINE_MS),
             retry_after: Duration::from_millis(500),
+            retry_budget: RetryBudget::default(),
             max_window: MAX_WINDOW,
             max_questions: 512,
             max_plain_requests: 512,
@@ -139,6 +143,7 @@ impl ManagerConfig {
             (1..=u128::from(MAX_DEADLINE_MS)).contains(&deadline_ms),
             "default_deadline is outside 1 ms to the longest deadline",
         );
+        self.retry_budget.faults().into_iter().for_each(|fault| demand(false, fault));
         demand((1..=MAX_WINDOW).contains(&self.max_window), "max_window is outside 1 to 64");
         demand(self.max_questions > 0, "max_questions is zero");
         demand(self.max_plain_requests > 0, "max_plain_requests is zero");

@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use crate::admit::backlog::Backlog;
+use crate::admit::retries::RetryBudgets;
 use crate::admit::speeds::Speeds;
 use crate::breaker::book::Book;
 use crate::breaker::judge::Breakers;
@@ -48,6 +49,7 @@ pub struct Core {
     figures: Mutex<Figures>,
     speeds: Mutex<Speeds>,
     backlog: Mutex<Backlog>,
+    retries: Mutex<RetryBudgets>,
     /// Somebody wants to know how deep the queue is.
     pub(crate) depth_wanted: Notify,
 }
@@ -70,6 +72,7 @@ impl Core {
         let jobs = JobStore::new(&bus, config.jobs_retention());
         let breakers = Breakers::new(Book::new(config.breaker.clone(), config.forget_breakers_after));
         let cache = CacheState::new(&config.cache);
+        let retries = Mutex::new(RetryBudgets::new(config.retry_budget, started));
         Arc::new(Self {
             id,
             incarnation,
@@ -86,6 +89,7 @@ impl Core {
             figures: Mutex::default(),
             speeds: Mutex::default(),
             backlog: Mutex::default(),
+            retries,
             depth_wanted: Notify::new(),
         })
     }
@@ -119,6 +123,11 @@ impl Core {
     /// What is on the queue, as far as is known. Not to be held across an await.
     pub(crate) fn backlog(&self) -> MutexGuard<'_, Backlog> {
         lock(&self.backlog)
+    }
+
+    /// What retries may still cost. Not to be held across an await.
+    pub(crate) fn retries(&self) -> MutexGuard<'_, RetryBudgets> {
+        lock(&self.retries)
     }
 
     /// Workers that could speak `model` now.

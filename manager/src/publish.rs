@@ -7,7 +7,7 @@
 use chorus_bus::OutgoingJob;
 use chorus_protocol::job::Job;
 use chorus_protocol::plan::{Disposition, PlanPage, PlannedSegment, Retry, RetryAnswer, Speech};
-use chorus_protocol::{ServiceError, SessionId};
+use chorus_protocol::{JobClass, ServiceError, SessionId};
 
 use crate::admit::{Stage, Verdict, judge};
 use crate::core::Core;
@@ -82,6 +82,12 @@ impl Core {
             tracing::warn!(session = %asker.session, seq, %error, "a superseded job was not deleted");
         }
         let Retry { segment, text, manner, attempt, class, failures, tried, .. } = retry;
+        if failures > 1
+            && class != JobClass::Urgent
+            && let Err(error) = self.retries().spend(class, self.clock.now())
+        {
+            return RetryAnswer { segment, disposition: Disposition::Refused { error } };
+        }
         let (session, speech) = (asker.session, asker.speech.with(manner.as_ref()));
         let keep = self.config.cache.enabled;
         let job = Job { session, segment, attempt, text, speech, class, keep };
@@ -123,6 +129,7 @@ impl Core {
         let outgoing = self.outgoing(asker, &job);
         let seq = self.bus.publish_job(&outgoing).await.map_err(|error| error.into_service_error())?;
         self.backlog().add(&asker.speech.model, draft.class);
+        self.retries().earn(draft.class);
         Ok(seq)
     }
 

@@ -122,6 +122,20 @@ impl<T> Envelope<T> {
         self.metadata.as_ref()?.correlation_id.as_ref()
     }
 
+    /// The same envelope around a borrowed payload.
+    pub fn borrowed(&self) -> Envelope<&T> {
+        Envelope {
+            version: self.version.clone(),
+            message_id: self.message_id.clone(),
+            timestamp: self.timestamp,
+            message_type: self.message_type,
+            payload: &self.payload,
+            metadata: self.metadata.clone(),
+            accept: self.accept.clone(),
+            traceparent: self.traceparent.clone(),
+        }
+    }
+
     /// The same envelope around another payload.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Envelope<U> {
         Envelope {

@@ -129,6 +129,16 @@ async fn clocks_an_hour_off() {
 }
 
 #[tokio::test]
+async fn an_engine_that_fails_whatever_it_is_given() {
+    holds("sick-engine").await;
+}
+
+#[tokio::test]
+async fn parts_of_three_versions() {
+    holds("mixed-versions").await;
+}
+
+#[tokio::test]
 async fn no_false_alarm_while_every_core_is_busy() {
     holds("calm-little").await;
 }

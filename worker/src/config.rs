@@ -49,6 +49,8 @@ pub struct EngineConfig {
     pub lanes: Option<u32>,
     /// Memory that the engine may use, in bytes; it limits itself.
     pub max_memory_bytes: Option<u64>,
+    /// Processors that the engine may use; it keeps to them itself.
+    pub max_cpus: Option<u32>,
     /// Who ends the engine when this process dies.
     pub guard: GuardBinary,
     /// What starting and shaking hands may take.
@@ -73,6 +75,7 @@ impl EngineConfig {
             threads: None,
             lanes: None,
             max_memory_bytes: None,
+            max_cpus: None,
             guard: GuardBinary::OwnProgram,
             ready_within: Duration::from_secs(30),
             liveness: Liveness::default(),
@@ -103,6 +106,7 @@ impl EngineConfig {
             ("--threads", self.threads.map(u64::from)),
             ("--lanes", self.lanes.map(u64::from)),
             ("--max-memory-bytes", self.max_memory_bytes),
+            ("--max-cpus", self.max_cpus.map(u64::from)),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
@@ -212,6 +216,7 @@ impl WorkerConfig {
         require(!self.engine.kind.is_empty(), "engine.kind is empty");
         require(!self.engine.program.as_os_str().is_empty(), "engine.program is empty");
         require(self.engine.lanes != Some(0), "engine.lanes is 0; at least 1 is needed");
+        require(self.engine.max_cpus != Some(0), "engine.max_cpus is 0; at least 1 is needed");
         require(self.engine.threads != Some(0), "engine.threads is 0; at least 1 is needed");
         require(!self.canary.text.trim().is_empty(), "canary.text is empty");
         require(self.recycle.requests != Some(0), "recycle.requests is 0; at least 1 is needed");

@@ -103,7 +103,7 @@ impl Embedded {
     /// Ends it in order; the folder goes last.
     pub async fn stop(mut self, context: &Context) {
         if let Some(fleet) = self.fleet.take() {
-            fleet.stop(&context.shutdown).await;
+            Box::pin(fleet.stop(&context.shutdown)).await;
         }
         drop(self.scratch.take());
     }

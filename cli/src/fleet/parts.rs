@@ -172,6 +172,8 @@ pub fn manager_config(config: &CliConfig, bus: chorus_bus::BusConfig) -> Manager
     manager.segmenter.sentence_pause_ms = config.pauses.sentence_ms;
     manager.segmenter.clause_pause_ms = config.pauses.clause_ms;
     manager.segmenter.paragraph_pause_ms = config.pauses.paragraph_ms;
+    manager.retry_budget.share = config.retries.share;
+    manager.retry_budget.per_second = config.retries.per_second;
     ManagerConfig {
         worker_timeout: Duration::from_millis(config.tts.worker_pool.worker_timeout_ms),
         breaker: config.tts.circuit_breaker.clone(),
@@ -224,6 +226,7 @@ pub fn worker_config(
     program.threads = config.engine.threads;
     program.lanes = config.engine.lanes;
     program.max_memory_bytes = config.engine.max_memory_bytes;
+    program.max_cpus = config.engine.max_cpus;
     let bus = chorus_bus::BusConfig::default();
     let local_paths = definitions.iter().filter_map(local_path).collect();
     let assigned = match definitions.as_slice() {
@@ -328,6 +331,7 @@ mod tests {
         assert!(usual.canary.every.is_some() && usual.breaker_enabled);
         let set = worker(&[
             ("CHORUS_ENGINE_MAX_MEMORY_BYTES", "8000000000"),
+            ("CHORUS_ENGINE_MAX_CPUS", "3"),
             ("CHORUS_ENGINE_CANARY", "false"),
             ("CHORUS_ENGINE_RECYCLE_REQUESTS", "1000"),
             ("CHORUS_ENGINE_RECYCLE_AGE_MS", "3600000"),
@@ -345,6 +349,7 @@ mod tests {
             (set.recycle.requests, set.recycle.age.map(|age| age.as_secs())),
             (Some(1000), Some(3600))
         );
+        assert_eq!((usual.engine.max_cpus, set.engine.max_cpus), (None, Some(3)));
         assert!(set.canary.every.is_none());
         usual.check().unwrap();
         set.check().unwrap();
@@ -357,11 +362,14 @@ mod tests {
             ("CHORUS_CIRCUIT_BREAKER_FAILURE_THRESHOLD", "0.25"),
             ("CHORUS_CIRCUIT_BREAKER_TIMEOUT_MS", "4000"),
             ("CHORUS_FEATURES_CIRCUIT_BREAKER", "false"),
+            ("CHORUS_RETRIES_SHARE", "0.5"),
+            ("CHORUS_RETRIES_PER_SECOND", "2"),
         ]);
         let manager = manager_config(&config, chorus_bus::BusConfig::default());
         assert_eq!(manager.worker_timeout, Duration::from_millis(2_500));
         assert_eq!((manager.breaker.failure_threshold, manager.breaker.timeout_ms), (0.25, 4_000));
         assert!(!manager.breaker_enabled);
+        assert_eq!((manager.retry_budget.share, manager.retry_budget.per_second), (0.5, 2.0));
         manager.validate().unwrap();
     }
 

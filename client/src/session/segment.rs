@@ -35,8 +35,7 @@ const MAX_HISTORY: usize = 16;
 const MAX_STDERR_LINES: usize = 20;
 const MAX_STDERR_CHARS: usize = 400;
 
-/// How often a retry after a loss is queued anew when nobody begins it, and after how long at first (then twice as long).
-const MAX_HEDGES: u32 = 3;
+/// After how long a retry after a loss is queued anew when nobody begins it, at first; then after twice as long.
 const FIRST_HEDGE: Duration = Duration::from_millis(150);
 
 /// A segment.
@@ -65,6 +64,8 @@ pub(super) struct Segment {
     faults: Vec<(RunId, RunFault)>,
     /// How often the job may still be queued anew because nobody begins it; see [`Segment::hedge`].
     hedges: u32,
+    /// After how long the next time.
+    hedge_after: Duration,
     pub state: State,
 }
 
@@ -114,6 +115,7 @@ impl Segment {
             stopped: Vec::new(),
             faults: Vec::new(),
             hedges: 0,
+            hedge_after: FIRST_HEDGE,
             state: State::Queued { lookup_at: now + lookup_interval, hedge_at: None },
         }
     }
@@ -251,22 +253,24 @@ impl Segment {
     }
 
     /// The worker that had it is lost. One that was stopped rather than killed still has its standing pulls, and a retry may
-    /// fall into one of them; so a retry that nobody begins soon is queued once more, a few times.
-    pub fn lost(&mut self) {
-        self.hedges = MAX_HEDGES;
+    /// fall into one of them; so a retry that nobody begins soon is queued once more, so many times.
+    pub fn lost(&mut self, hedges: u32) {
+        (self.hedges, self.hedge_after) = (hedges, FIRST_HEDGE);
     }
 
     /// The current attempt is in the queue.
     pub fn is_queued(&mut self, now: Instant, lookup_interval: Duration) {
-        let waits = FIRST_HEDGE * 2u32.pow(MAX_HEDGES - self.hedges);
-        let hedge_at = (self.hedges > 0).then(|| now + waits);
+        let hedge_at = (self.hedges > 0).then(|| now + self.hedge_after);
         self.state = State::Queued { lookup_at: now + lookup_interval, hedge_at };
     }
 
     /// Whether it waits in the queue for longer than its hedge allows; counts one off.
     pub fn hedge(&mut self, now: Instant) -> bool {
         let due = matches!(self.state, State::Queued { hedge_at: Some(at), .. } if at <= now);
-        self.hedges = self.hedges.saturating_sub(u32::from(due));
+        if due {
+            self.hedges -= 1;
+            self.hedge_after *= 2;
+        }
         due
     }
 

@@ -83,9 +83,10 @@ impl Session {
     pub fn on_worker_lost(&mut self, worker: &WorkerId, incarnation: Incarnation, now: Instant) {
         let lost = |s: &Segment| matches!(&s.state, State::Running(r) if r.worker == *worker && r.incarnation == incarnation);
         let indices: Vec<u32> = self.segments.iter().filter(|(_, s)| lost(s)).map(|(&i, _)| i).collect();
+        let hedges = self.config.max_hedges;
         for index in &indices {
             if let Some(segment) = self.segments.get_mut(index) {
-                segment.lost();
+                segment.lost(hedges);
             }
             self.retry_uncounted(*index, Duration::ZERO, now);
         }

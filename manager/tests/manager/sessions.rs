@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chorus_client::port::{BusPort, ManagerPort as _};
-use chorus_manager::{Hook, HookError, HookPoint};
-use chorus_protocol::plan::{Cancel, Disposition, Finish, Finished, Lookup, Retry};
+use chorus_manager::admit::retries::RetryBudget;
+use chorus_manager::{Hook, HookError, HookPoint, ManagerConfig};
+use chorus_protocol::plan::{Cancel, Disposition, Finish, Finished, Lookup, Retry, RetryAnswer};
 use chorus_protocol::{
     Envelope, ErrorCode, JobClass, Priority, Reason, SynthesisRequest, SynthesisResult, WorkerId, names,
 };
@@ -169,6 +170,46 @@ async fn retries_replace_what_they_supersede_and_lookups_tell_what_is_there() {
     assert_eq!(urgent[0].job().unwrap().payload.attempt, 2);
     assert_eq!((urgent[0].failures, urgent[0].tried.len()), (1, 1));
     assert!(queued(&bus, JobClass::High).await.is_empty());
+}
+
+#[tokio::test]
+async fn retries_wait_when_their_class_has_spent_its_budget() {
+    let broker = Broker::start().await;
+    let config = ManagerConfig {
+        retry_budget: RetryBudget { share: 0.0, per_second: 0.01, most: 1.0 },
+        ..broker.config("m1")
+    };
+    let (_manager, bus) = (start(config, Vec::new()).await, broker.bus().await);
+    load(&bus, definition("joe")).await.unwrap();
+    let question = opening(TWO);
+    let opened = open(&bus, &question).await.unwrap();
+    let retry = |segment: u32, failures, class| Retry {
+        segment,
+        text: opened.page.segments[segment as usize].text.clone(),
+        manner: None,
+        attempt: failures + 1,
+        class,
+        failures,
+        tried: Vec::new(),
+        supersedes: None,
+    };
+    let retries = vec![
+        retry(0, 2, JobClass::Normal),
+        retry(1, 2, JobClass::Normal),
+        // The first retry of a segment is free, and so is what its listener is about to miss.
+        retry(1, 1, JobClass::Normal),
+        retry(1, 3, JobClass::Urgent),
+        // Each class has its own.
+        retry(1, 4, JobClass::Low),
+    ];
+    let asked = chorus_protocol::plan::Advance { retries, ..advancing(&question, &opened) };
+    let answer = advance(&bus, asked).await.unwrap();
+    let reason = |retry: &RetryAnswer| match &retry.disposition {
+        Disposition::Refused { error } => error.reason(),
+        _ => None,
+    };
+    let refused: Vec<_> = answer.retries.iter().map(reason).collect();
+    assert_eq!(refused, [None, Some(Reason::RateLimited), None, None, None]);
 }
 
 #[tokio::test]

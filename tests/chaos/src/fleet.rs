@@ -9,10 +9,12 @@ mod far;
 mod part;
 
 use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use chorus_bus::BusConfig;
+use chorus_bus::{BusConfig, Wire};
 use chorus_protocol::WorkerId;
 use chorus_runtime::process::{GuardBinary, ProcessSpec, spec::USUAL_ENV};
 use rustix::process::Signal;
@@ -85,7 +87,7 @@ impl Fleet {
             burners: Vec::new(),
             folder,
         };
-        fleet.add_workers(programs, plan);
+        fleet.add_workers(programs, plan)?;
         for number in 0..plan.managers {
             let name = format!("m-{number}");
             let spec = fleet.role(programs, plan, "manager", &name, &fleet.url);
@@ -103,7 +105,8 @@ impl Fleet {
         Ok(fleet)
     }
 
-    fn add_workers(&mut self, programs: &Programs, plan: &scenario::Fleet) {
+    fn add_workers(&mut self, programs: &Programs, plan: &scenario::Fleet) -> Result<(), ChaosError> {
+        let sick = if plan.sick_worker { Some(self.sick_python(programs)?) } else { None };
         let near = self.link.as_ref().map_or_else(|| self.url.clone(), Link::url);
         for number in 0..plan.workers {
             let name = format!("w-{number}");
@@ -116,12 +119,26 @@ impl Fleet {
                 .set_env("CHORUS_ENGINE_RECYCLE_REQUESTS", plan.recycle_after.to_string())
                 .set_env("CHORUS_ENGINE_PYTHON", &programs.python)
                 .set_env("CHORUS_ENGINE_PATH", &programs.engine);
+            if let Some(sick) = sick.as_ref().filter(|_| number == 0) {
+                spec = spec.set_env("CHORUS_ENGINE_PYTHON", sick);
+            }
             if let Some(bytes) = plan.max_memory_bytes {
                 spec = spec.set_env("CHORUS_ENGINE_MAX_MEMORY_BYTES", bytes.to_string());
             }
             let spec = far.map_or_else(|| spec.clone(), |far| far.wrap(spec.clone()));
             self.workers.push(PartProcess::new(&name, spec));
         }
+        Ok(())
+    }
+
+    /// The interpreter, with a word to the checkable engine that everything shall fail.
+    fn sick_python(&self, programs: &Programs) -> Result<PathBuf, ChaosError> {
+        let path = self.folder.path().join("sick-python");
+        let python = programs.python.display();
+        let script = format!("#!/bin/sh\nCHORUS_CHECKABLE_ALWAYS=error exec '{python}' \"$@\"\n");
+        std::fs::write(&path, script).map_err(ChaosError::io(&path))?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).map_err(ChaosError::io(&path))?;
+        Ok(path)
     }
 
     fn role(
@@ -135,7 +152,12 @@ impl Fleet {
         let offset = plan.clocks_off.as_millis() as i64;
         let ahead = (self.workers.len() + self.managers.len()).is_multiple_of(2);
         let clock_ms = if ahead { offset } else { -offset };
-        let told = Switches { off: plan.off.into_iter().collect(), clock_ms }.to_text();
+        let wire = match (self.workers.len() + self.managers.len()) % 3 {
+            0 if plan.mixed_versions => Wire::Earlier,
+            1 if plan.mixed_versions => Wire::Later,
+            _ => Wire::Current,
+        };
+        let told = Switches { off: plan.off.into_iter().collect(), clock_ms, wire }.to_text();
         let mut spec = ProcessSpec::new(name, &programs.chorus)
             .args([role, "--id", name, "--nats", url])
             .set_env("CHORUS_HOME", self.folder.path())

@@ -34,6 +34,8 @@ pub struct Report {
     pub resume_ms: Vec<f64>,
     /// Segments that were interrupted and of which no further run was heard (their request may have ended with an error).
     pub not_resumed: u64,
+    /// Runs of which another one took the place though nothing had happened to their worker.
+    pub superseded: u64,
     /// Attempts that failed and were made again.
     pub retries: u64,
     /// Workers that managers declared lost.
@@ -64,6 +66,7 @@ pub(crate) struct Findings {
     pub(crate) noticed: Vec<Noticed>,
     pub(crate) resumed: Vec<Duration>,
     pub(crate) not_resumed: usize,
+    pub(crate) superseded: u64,
     pub(crate) losses: u64,
     pub(crate) slopes: Option<(f64, f64)>,
     pub(crate) took: Duration,
@@ -87,6 +90,7 @@ impl Report {
             mixed: 0,
             resume_ms: findings.resumed.iter().copied().map(ms).collect(),
             not_resumed: findings.not_resumed as u64,
+            superseded: findings.superseded,
             retries: noticed.iter().map(|one| u64::from(one.retries)).sum(),
             losses: findings.losses,
             max_pause_ms: pauses.max().map_or(0.0, ms),
@@ -177,8 +181,15 @@ impl Report {
         let losses = self.losses;
         let (least, most) = checks.losses.unwrap_or((0, u64::MAX));
         demand((least..=most).contains(&losses), format!("{losses} workers were declared lost"));
+        let superseded = self.superseded;
+        let most = checks.max_superseded.unwrap_or(u64::MAX);
+        demand(
+            superseded <= most,
+            format!("{superseded} segments were begun anew though their workers were well"),
+        );
         let retries = self.retries;
-        demand(retries >= checks.min_retries, format!("only {retries} attempts were made again"));
+        let (least, most) = checks.retries.unwrap_or((0, u64::MAX));
+        demand((least..=most).contains(&retries), format!("{retries} attempts were made again"));
         let idle = self.exact_by_priority.iter().find(|(_, exact)| **exact == 0 && errors == 0);
         demand(idle.is_none(), format!("no request got through at this priority: {idle:?}"));
         for (what, slope, limit) in [
@@ -218,6 +229,7 @@ impl Report {
             "latency": latency,
             "exact_by_priority": self.exact_by_priority,
             "max_pause_ms": tenths(self.max_pause_ms),
+            "superseded": self.superseded,
             "retries": self.retries,
             "workers_lost": self.losses,
             "per_second": tenths(self.per_second),
@@ -334,6 +346,7 @@ mod tests {
             noticed: endings.iter().map(noticed).collect(),
             resumed: vec![Duration::from_millis(40), Duration::from_millis(60)],
             not_resumed: 0,
+            superseded: 0,
             losses: 1,
             slopes: Some((10.0, 2.0)),
             took: Duration::from_secs(1),
@@ -367,7 +380,7 @@ mod tests {
             Checks { max_fd_slope: Some(1.0), ..Checks::default() },
             Checks { max_resume_p99: Some(Duration::from_millis(50)), ..Checks::default() },
             Checks { losses: Some((0, 0)), ..Checks::default() },
-            Checks { min_retries: 2, ..Checks::default() },
+            Checks { retries: Some((2, 9)), ..Checks::default() },
         ];
         for checks in limits {
             assert_eq!(report(&[Ending::Exact], checks).faults.len(), 1, "{checks:?}");

@@ -75,14 +75,25 @@ async fn on_fleet(
     clients.bus.close().await;
     ears.close().await;
     let (resumed, not_resumed) = wiretap.resumed();
-    let losses = wiretap.losses();
+    let (losses, superseded) = (wiretap.losses(), wiretap.superseded());
     let checks = scenario.checks;
     let watched = checks.max_rss_slope.is_some() || checks.max_fd_slope.is_some();
     let slopes = usage::slopes(&samples).filter(|_| watched);
     let name = scenario.name;
     let mut clients: Vec<_> = scenario.loads.iter().map(|load| load.client.name()).collect();
     clients.dedup();
-    Ok(Report::new(&Findings { name, clients, checks, noticed, resumed, not_resumed, losses, slopes, took }))
+    Ok(Report::new(&Findings {
+        name,
+        clients,
+        checks,
+        noticed,
+        resumed,
+        not_resumed,
+        superseded,
+        losses,
+        slopes,
+        took,
+    }))
 }
 
 async fn clients(

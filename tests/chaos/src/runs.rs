@@ -29,6 +29,7 @@ pub(crate) struct Runs {
     spoken: HashSet<Segment>,
     interrupted: HashMap<RunId, (Segment, Instant)>,
     resumed: Vec<Duration>,
+    superseded: u64,
 }
 
 impl Runs {
@@ -41,7 +42,9 @@ impl Runs {
         {
             return;
         }
+        let before = self.open.len();
         self.open.retain(|_, open| open.segment != segment);
+        self.superseded += (before - self.open.len()) as u64;
         self.interrupted.retain(|_, (interrupted, at)| {
             let other = *interrupted != segment;
             if !other {
@@ -78,6 +81,11 @@ impl Runs {
     pub(crate) fn speaking(&self, least: Duration, now: Instant) -> Option<&WorkerId> {
         let old_enough = |open: &&Open| now.saturating_duration_since(open.since) >= least;
         self.open.values().filter(old_enough).min_by_key(|open| open.since).map(|open| &open.worker)
+    }
+
+    /// Runs of which another one took the place though nothing had happened to their worker.
+    pub(crate) fn superseded(&self) -> u64 {
+        self.superseded
     }
 
     /// How soon interrupted segments were begun elsewhere, and how many were not.
@@ -121,6 +129,9 @@ mod tests {
         assert_eq!(runs.resumed(), (vec![], 1), "a repeated question is no other run");
         runs.started(&started(2, "b"), at(40));
         assert_eq!(runs.resumed(), (vec![Duration::from_millis(30)], 0));
+        assert_eq!(runs.superseded(), 0);
+        runs.started(&started(3, "a"), at(50));
+        assert_eq!(runs.superseded(), 1, "nobody had hurt the worker of the run before");
     }
 
     #[test]

@@ -60,6 +60,10 @@ pub struct Fleet {
     pub far_worker: bool,
     /// How far each part's wall clock is off: this much ahead, behind, ahead, and so on.
     pub clocks_off: Duration,
+    /// Whether every segment fails in the engine of the first worker.
+    pub sick_worker: bool,
+    /// Whether every second part writes as an earlier version of the protocol does, or as a later one.
+    pub mixed_versions: bool,
     /// Whether processes that do nothing but compute compete with it for every core.
     pub burning: bool,
     /// A mechanism that is switched off, to see that a scenario notices.
@@ -250,11 +254,13 @@ pub struct Checks {
     pub max_high_p50: Option<Duration>,
     /// The 99th percentile of the time until an interrupted segment is begun elsewhere.
     pub max_resume_p99: Option<Duration>,
+    /// Runs of which another one may take the place though nothing had happened to their worker.
+    pub max_superseded: Option<u64>,
     /// Workers that managers declared lost: no fewer, no more.
     pub losses: Option<(u64, u64)>,
-    /// Attempts that failed and were made again, by all requests together: at least so many. What a fault is there for did
-    /// happen then.
-    pub min_retries: u64,
+    /// Attempts that failed and were made again, by all requests together: no fewer (what a fault is there for did happen
+    /// then), no more.
+    pub retries: Option<(u64, u64)>,
     /// Growth of the memory of the fleet's workers and managers (not of their engines), in bytes per 1,000 requests.
     pub max_rss_slope: Option<f64>,
     /// Growth of their open files, per 1,000 requests.
@@ -290,6 +296,8 @@ impl Default for Fleet {
             max_memory_bytes: None,
             far_worker: false,
             clocks_off: Duration::ZERO,
+            sick_worker: false,
+            mixed_versions: false,
             burning: false,
             off: None,
         }
@@ -340,8 +348,9 @@ impl Default for Checks {
             min_per_second: 0.0,
             max_high_p50: None,
             max_resume_p99: None,
+            max_superseded: None,
             losses: None,
-            min_retries: 0,
+            retries: None,
             max_rss_slope: None,
             max_fd_slope: None,
         }

@@ -12,8 +12,10 @@ use crate::error::ChaosError;
 use crate::scenario::{
     Action, Amount, Checks, Client, EngineFault, Fleet, Load, Part, Rounds, Scenario, Step, When, Which,
 };
-use hosts::{calm_little, calm_load, clocks_off, link_down, memory_limit, node_killed, nodes_killed};
-use parts::{engine_noise, lone_engine_killed, long_segments, managers_away, queue_emptied};
+use hosts::{
+    calm_little, calm_load, clocks_off, link_down, memory_limit, mixed_versions, node_killed, nodes_killed,
+};
+use parts::{engine_noise, lone_engine_killed, long_segments, managers_away, queue_emptied, sick_engine};
 
 /// What a pause may be in the short set, on a machine that builds and tests at the same time.
 const GENEROUS: Duration = Duration::from_secs(15);
@@ -39,9 +41,11 @@ pub fn short() -> Vec<Scenario> {
         queue_emptied(),
         engine_noise(),
         lone_engine_killed(),
+        sick_engine(),
         memory_limit(),
         link_down(),
         clocks_off(),
+        mixed_versions(),
         calm_little(),
         node_killed(),
     ]

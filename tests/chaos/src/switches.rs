@@ -7,9 +7,11 @@
 
 use std::time::Duration;
 
+use chorus_bus::Wire;
 use chorus_client::SessionHostConfig;
 
-/// The variable: names of mechanisms that are off, and `clock=±ms`, separated by commas.
+/// The variable: names of mechanisms that are off, `clock=±ms`, and `writes=earlier` or
+/// `writes=later`, separated by commas.
 pub const VARIABLE: &str = "CHORUS_CHAOS_SWITCHES";
 /// The file in CHORUS_HOME without which the variable is refused.
 pub const MARKER: &str = "chaos-fleet";
@@ -36,11 +38,15 @@ pub enum Mechanism {
     AskAgain,
     /// Starting an engine again that has ended.
     EngineRestart,
+    /// Queueing a retry once more that nobody begins, for it may have gone to a worker that stands still.
+    Hedge,
+    /// Breakers, and the gates that obey them.
+    Breaker,
 }
 
 impl Mechanism {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Pings,
         Self::InProgress,
         Self::Started,
@@ -49,6 +55,8 @@ impl Mechanism {
         Self::LookUp,
         Self::AskAgain,
         Self::EngineRestart,
+        Self::Hedge,
+        Self::Breaker,
     ];
 
     /// Its name.
@@ -62,10 +70,12 @@ impl Mechanism {
             Self::LookUp => "look-up",
             Self::AskAgain => "ask-again",
             Self::EngineRestart => "engine-restart",
+            Self::Hedge => "hedge",
+            Self::Breaker => "breaker",
         }
     }
 
-    /// The short scenario that must fail without it.
+    /// The scenario that must fail without it.
     pub fn scenario(self) -> &'static str {
         match self {
             Self::Pings => "worker-sigstop",
@@ -75,6 +85,8 @@ impl Mechanism {
             Self::LookUp => "queue-emptied",
             Self::AskAgain => "managers-away",
             Self::EngineRestart => "lone-engine-sigkill",
+            Self::Hedge => "single-stops",
+            Self::Breaker => "sick-engine",
         }
     }
 
@@ -85,7 +97,8 @@ impl Mechanism {
             Self::Retry => config.retry.max_attempts = Some(1),
             Self::LookUp => config.lookup_interval = NEVER,
             Self::AskAgain => config.ask_again.max_attempts = Some(0),
-            Self::Pings | Self::InProgress | Self::Started | Self::EngineRestart => {}
+            Self::Hedge => config.max_hedges = 0,
+            Self::Pings | Self::InProgress | Self::Started | Self::EngineRestart | Self::Breaker => {}
         }
     }
 }
@@ -97,6 +110,8 @@ pub struct Switches {
     pub off: Vec<Mechanism>,
     /// How far the wall clock is off, in milliseconds.
     pub clock_ms: i64,
+    /// As which version it writes.
+    pub wire: Wire,
 }
 
 impl Switches {
@@ -111,6 +126,14 @@ impl Switches {
                 switches.clock_ms = offset.parse().map_err(|error| format!("{part:?}: {error}"))?;
                 continue;
             }
+            if let Some(version) = part.strip_prefix("writes=") {
+                switches.wire = match version {
+                    "earlier" => Wire::Earlier,
+                    "later" => Wire::Later,
+                    _ => return Err(format!("nobody writes as {version:?}")),
+                };
+                continue;
+            }
             let found = Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == part);
             switches.off.push(found.ok_or_else(|| format!("there is no mechanism {part:?}"))?);
         }
@@ -121,7 +144,12 @@ impl Switches {
     pub fn to_text(&self) -> String {
         let names = self.off.iter().map(|mechanism| mechanism.name().to_owned());
         let clock = (self.clock_ms != 0).then(|| format!("clock={}", self.clock_ms));
-        names.chain(clock).collect::<Vec<_>>().join(",")
+        let wire = match self.wire {
+            Wire::Current => None,
+            Wire::Earlier => Some("writes=earlier".to_owned()),
+            Wire::Later => Some("writes=later".to_owned()),
+        };
+        names.chain(clock).chain(wire).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -133,16 +161,18 @@ mod tests {
     fn what_is_written_is_read() {
         for switches in [
             Switches::default(),
-            Switches { off: Mechanism::ALL.to_vec(), clock_ms: -60_000 },
-            Switches { off: Vec::new(), clock_ms: 7 },
+            Switches { off: Mechanism::ALL.to_vec(), clock_ms: -60_000, wire: Wire::Earlier },
+            Switches { off: Vec::new(), clock_ms: 7, wire: Wire::Later },
         ] {
             assert_eq!(Switches::parse(&switches.to_text()), Ok(switches));
         }
-        assert!(Switches::parse("pongs").is_err() && Switches::parse("clock=late").is_err());
+        for wrong in ["pongs", "clock=late", "writes=never"] {
+            assert!(Switches::parse(wrong).is_err());
+        }
     }
 
     #[test]
-    fn every_mechanism_has_a_scenario_of_the_short_set() {
+    fn every_mechanism_has_a_scenario() {
         for mechanism in Mechanism::ALL {
             assert!(crate::scenarios::named(mechanism.scenario()).is_ok(), "{}", mechanism.name());
         }

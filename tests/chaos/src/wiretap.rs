@@ -80,6 +80,11 @@ impl Wiretap {
         self.lock().runs.resumed()
     }
 
+    /// How many runs were superseded though nothing had happened to their worker.
+    pub(crate) fn superseded(&self) -> u64 {
+        self.lock().runs.superseded()
+    }
+
     /// How many workers were declared lost.
     pub(crate) fn losses(&self) -> u64 {
         self.lock().losses

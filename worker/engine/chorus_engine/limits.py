@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import sys
 
 PR_SET_NO_NEW_PRIVS = 38  # <linux/prctl.h>
 log = logging.getLogger(__name__)
 
 
-def apply(max_memory_bytes: int | None) -> None:
+def apply(max_memory_bytes: int | None, max_cpus: int | None = None) -> None:
     """Applies every limit that this platform has; one it lacks is logged, not fatal."""
     _no_new_privileges()
+    if max_cpus is not None:
+        _limit_cpus(max_cpus)
     try:
         import resource
     except ImportError:
@@ -38,6 +41,19 @@ def _limit_memory(max_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     except (OSError, ValueError) as error:
         log.warning("memory limit not applied: %s", error)
+
+
+def _limit_cpus(most: int) -> None:
+    """Stays on so many of the processors it may use; which ones depends on the process, so that engines spread."""
+    if not hasattr(os, "sched_setaffinity"):
+        log.warning("no limit of processors on this platform")
+        return
+    usable = sorted(os.sched_getaffinity(0))
+    first = os.getpid() % len(usable)
+    try:
+        os.sched_setaffinity(0, (usable[first:] + usable[:first])[:most])
+    except OSError as error:
+        log.warning("limit of processors not applied: %s", error)
 
 
 def _no_new_privileges() -> None:

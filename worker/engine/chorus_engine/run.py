@@ -20,7 +20,7 @@ def main(arguments: list[str], in_fd: int, out_fd: int) -> NoReturn:
     options = _parse(arguments)
     _set_up_logs()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    limits.apply(options.max_memory_bytes)
+    limits.apply(options.max_memory_bytes, options.max_cpus)
     writer = FrameWriter(out_fd)
     config = EngineConfig(options.threads, options.lanes, options.max_batch, writer)
     server = Server(engines.create(options.kind, config), FrameReader(in_fd), writer)
@@ -38,6 +38,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--lanes", type=_count, help="syntheses at a time")
     parser.add_argument("--max-batch", type=_count, help="texts of one synthesis")
     parser.add_argument("--max-memory-bytes", type=_count, help="limit that the process sets itself")
+    parser.add_argument("--max-cpus", type=_count, help="processors that the process keeps to")
     return parser.parse_args(arguments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import os
 import select
 import subprocess
@@ -177,9 +178,9 @@ class Speech:
         assert zlib.crc32(self.pcm) == self.result["crc32"]
 
     @property
-    def samples(self) -> list[int]:
+    def samples(self) -> array.array[int]:
         """The PCM as integers."""
-        return list(memoryview(self.pcm).cast("h"))
+        return array.array("h", self.pcm)
 
 
 def _command(kind: str, child_in: int, child_out: int, arguments: list[str], stdio: bool) -> list[str]:

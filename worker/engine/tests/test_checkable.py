@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import zlib
 
 import pytest
@@ -216,7 +217,7 @@ def test_broken_streams(begin):
 def test_bad_audio(begin):
     engine = begin()
     count = len(expected_samples(TEXT, 7))
-    assert engine.speak("m", f"{TEXT} [[silence]]", job=job()).samples == [0] * count
+    assert engine.speak("m", f"{TEXT} [[silence]]", job=job()).samples == array.array("h", [0] * count)
     clipped = engine.speak("m", f"{TEXT} [[clip]]", job=job()).samples
     assert len(clipped) == count and set(clipped) == {32_767, -32_767}
     assert engine.speak("m", f"{TEXT} [[short]]", job=job()).samples == expected_samples(TEXT, 7)[:10]

@@ -232,6 +232,12 @@ def test_memory_limit_is_applied(start):
         assert "NoNewPrivs:\t1\n" in list(status)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this platform has no affinity")
+def test_it_keeps_to_its_processors(start):
+    process = start("null", "--max-cpus", "1")
+    assert len(os.sched_getaffinity(process.hello()["pid"])) == 1
+
+
 def test_gpu_memory_is_what_torch_holds(monkeypatch):
     from chorus_engine import host
 

@@ -177,6 +177,7 @@ async fn the_engine_has_what_it_is_given_and_no_more() {
     let broker = Broker::start().await;
     let mut config = worker_config(&broker, "checkable", plain());
     config.engine.max_memory_bytes = Some(3_000_000_000);
+    config.engine.max_cpus = Some(1);
     let given: Vec<_> = config.engine.env.keys().map(|name| name.to_str().unwrap().to_owned()).collect();
     let worker = Running::start(config).await;
     let pid = || worker.handle.heartbeats().borrow().as_ref().and_then(|beat| beat.engine_pid);
@@ -186,7 +187,10 @@ async fn the_engine_has_what_it_is_given_and_no_more() {
     let names: Vec<_> =
         environment.split_terminator('\0').map(|pair| pair.split('=').next().unwrap()).collect();
     assert!(names.iter().all(|name| given.contains(&(*name).to_owned())), "{names:?}");
-    assert!(read("status").contains("NoNewPrivs:\t1\n"));
+    let status = read("status");
+    assert!(status.contains("NoNewPrivs:\t1\n"));
+    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap();
+    assert!(cpus.parse::<u32>().is_ok(), "one processor: {cpus}");
     let limits = read("limits");
     let limit = |what: &str| {
         let line = limits.lines().find(|line| line.starts_with(what)).unwrap();

@@ -1,6 +1,6 @@
 //! Settings of chorus's own, beside those of the plan.
 
-use super::Shape::{OneOf, Path, Text, Truth, Url, Whole};
+use super::Shape::{Number, OneOf, Path, Text, Truth, Url, Whole};
 use super::{Setting, setting};
 
 /// An engine with less cannot even start.
@@ -107,6 +107,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         engine.max_memory_bytes
     ),
     setting!(
+        "engine.max_cpus",
+        "CHORUS_ENGINE_MAX_CPUS",
+        Whole(1, 1024),
+        "Processors that the engine's process keeps to; all that it may use without it",
+        engine.max_cpus
+    ),
+    setting!(
         "engine.canary",
         "CHORUS_ENGINE_CANARY",
         Truth,
@@ -196,6 +203,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         Whole(0, LONGEST_PAUSE_MS),
         "Silence at a blank line, in milliseconds",
         pauses.paragraph_ms
+    ),
+    setting!(
+        "retries.share",
+        "CHORUS_RETRIES_SHARE",
+        Number(0.0, 10.0),
+        "Retries that each segment pays for, from a segment's second failure on; the first retry is free. The managers' to keep",
+        retries.share
+    ),
+    setting!(
+        "retries.per_second",
+        "CHORUS_RETRIES_PER_SECOND",
+        Number(0.001, 1_000_000.0),
+        "Such retries per second beside that, for each class",
+        retries.per_second
     ),
     setting!(
         "log.filter",

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::{GENEROUS, small};
 use crate::scenario::{
-    Action, Amount, Checks, EngineFault, Fleet, Load, Node, Part, Rounds, Scenario, Step, When,
+    Action, Amount, Checks, Client, EngineFault, Fleet, Load, Node, Part, Rounds, Scenario, Step, When, Which,
 };
 
 /// Enough for a checkable engine to live in, far too little for what the directive wants.
 const MEMORY_BYTES: u64 = 1 << 30;
+
+const SOON: Duration = Duration::from_millis(100);
 
 pub(super) fn memory_limit() -> Scenario {
     let greed = EngineFault { every: 6, directive: "allocate mb=4000 attempts=1" };
@@ -20,7 +22,7 @@ pub(super) fn memory_limit() -> Scenario {
             ..Fleet::default()
         },
         loads: vec![load],
-        checks: Checks { max_pause: Some(GENEROUS), min_retries: 2, ..Checks::default() },
+        checks: Checks { max_pause: Some(GENEROUS), retries: Some((2, u64::MAX)), ..Checks::default() },
         ..small("memory-limit", "an engine wants more memory than it may have: another attempt speaks")
     }
 }
@@ -37,6 +39,30 @@ pub(super) fn link_down() -> Scenario {
         ],
         checks: Checks { max_pause: Some(GENEROUS), losses: Some((1, u64::MAX)), ..Checks::default() },
         ..small("link-down", "the cable of a worker's host is pulled, and put back")
+    }
+}
+
+/// Managers and workers that write 2.1, 2.0 and a 2.2 to come, in turn; clients of 2.1 in front of them; a worker of each
+/// version is killed, and a manager replaced.
+pub(super) fn mixed_versions() -> Scenario {
+    let load = Load { amount: Amount::UntilStepsEnd, concurrency: 3, ..Load::native() };
+    let blow = |part, end: fn(Part) -> Action| {
+        [Step::when(When::Speaking, end(part)), Step::after(SOON, Action::Start(part))]
+    };
+    let killed = |number| blow(Part::Worker(Which::Number(number)), Action::Kill);
+    let replaced = blow(Part::Manager(Which::Number(0)), Action::Terminate);
+    let blows = [killed(0), killed(1), killed(2), replaced];
+    let recover = Step::after(SOON, Action::Recover);
+    Scenario {
+        fleet: Fleet {
+            managers: 3,
+            compute: Duration::from_millis(50),
+            mixed_versions: true,
+            ..Fleet::default()
+        },
+        loads: vec![load.clone(), Load { client: Client::Plain, ..load }],
+        steps: blows.iter().flat_map(|[kill, start]| [*kill, *start, recover]).collect(),
+        ..small("mixed-versions", "parts of three versions of the protocol work together, and are replaced")
     }
 }
 
@@ -75,14 +101,14 @@ fn calm(name: &'static str, about: &'static str, time: Duration) -> Scenario {
     }
 }
 
-/// Audio that is queued flows on while one of three servers is away. An election takes 4 to 9 s (ADR 0007), and a request that
-/// begins meanwhile may be told after 5 s that no manager could take it: retryable, and in time.
+/// Audio that is queued flows on while one of three servers is away. An election takes 4 to 9 s (ADR 0007); a request that
+/// begins meanwhile waits for it.
 pub(super) fn node_killed() -> Scenario {
     Scenario {
         fleet: Fleet { compute: Duration::from_millis(100), nodes: 3, ..Fleet::default() },
         loads: vec![Load { amount: Amount::UntilStepsEnd, concurrency: 3, ..Load::native() }],
         steps: around(Node::Leader, Action::Kill).to_vec(),
-        checks: Checks { max_errors: 100, max_pause: Some(2 * GENEROUS), ..Checks::default() },
+        checks: Checks { max_pause: Some(2 * GENEROUS), ..Checks::default() },
         ..Scenario::new("node-killed", "the leading server of a cluster of three is killed and begun again")
     }
 }

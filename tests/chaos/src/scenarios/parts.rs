@@ -28,7 +28,7 @@ pub(super) fn long_segments() -> Scenario {
     Scenario {
         fleet: Fleet { compute: Duration::from_millis(2_500), ..Fleet::default() },
         loads: vec![Load { amount: Amount::Requests(2), segments: 1, deadline, ..Load::native() }],
-        checks: Checks { max_pause: Some(GENEROUS), ..Checks::default() },
+        checks: Checks { max_pause: Some(GENEROUS), max_superseded: Some(0), ..Checks::default() },
         ..Scenario::new("long-segments", "segments take longer than the queue waits for a sign of life")
     }
 }
@@ -47,8 +47,21 @@ pub(super) fn queue_emptied() -> Scenario {
 pub(super) fn engine_noise() -> Scenario {
     Scenario {
         steps: vec![Step::when(When::Speaking, Action::Garbage(Which::Speaking))],
-        checks: Checks { max_pause: Some(GENEROUS), min_retries: 1, ..Checks::default() },
+        checks: Checks { max_pause: Some(GENEROUS), retries: Some((1, u64::MAX)), ..Checks::default() },
         ..small("engine-noise", "somebody writes garbage into the pipe of an engine in mid-utterance")
+    }
+}
+
+/// It fails at once, so it has room for a job more often than the others: until its breaker opens.
+pub(super) fn sick_engine() -> Scenario {
+    Scenario {
+        fleet: Fleet { compute: Duration::from_millis(40), sick_worker: true, ..Fleet::default() },
+        loads: vec![Load { amount: Amount::Requests(40), concurrency: 4, ..Load::native() }],
+        checks: Checks { max_pause: Some(GENEROUS), retries: Some((5, 25)), ..Checks::default() },
+        ..Scenario::new(
+            "sick-engine",
+            "one engine fails whatever it is given: its breaker keeps jobs from it",
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! How soon a segment is begun elsewhere after other blows than a worker's SIGKILL: one segment at a time, two workers idle.
+//! How soon a segment is begun elsewhere after other blows than a worker's SIGKILL: one segment at a time, the others idle.
 
 use std::time::Duration;
 
@@ -41,9 +41,10 @@ fn stops() -> Scenario {
 fn engine_kills() -> Scenario {
     let steps = vec![
         Step::when(When::Speaking, Action::KillEngine(Which::Speaking)),
-        Step::after(Duration::from_millis(1_500), Action::Recover),
+        // A worker gives its engine up after five failures in a minute.
+        Step::after(Duration::from_secs(12), Action::Recover),
     ];
-    let about = "an engine alone is killed in mid-utterance while two others are idle";
-    // Each engine may fail four times a minute before its worker gives it up.
-    single("single-engine-kills", about, 8, Duration::from_millis(50), steps)
+    let about = "an engine alone is killed in mid-utterance while four others are idle";
+    let scenario = single("single-engine-kills", about, 15, Duration::from_millis(50), steps);
+    Scenario { fleet: Fleet { workers: 5, ..scenario.fleet }, ..scenario }
 }

@@ -11,6 +11,7 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chorus_engine import checkable_audio as audio
@@ -33,6 +34,8 @@ from chorus_engine.take import PIECE_BYTES, Take
 
 CRASH_CODE = 70
 STEP_S = 0.02
+# An engine with directives in this variable heeds them in every text.
+ALWAYS = "CHORUS_CHECKABLE_ALWAYS"
 STREAM_BYTES = 8_000
 MAX_DELAY_MS = 600_000
 OVERSIZE_BYTES = 2**31
@@ -55,16 +58,18 @@ class Pace:
 class CheckableModel(Model):
     """Speaks `checkable_audio`, and misbehaves as the text says."""
 
-    def __init__(self, pace: Pace, faults: Faults) -> None:
+    def __init__(self, pace: Pace, faults: Faults, always: list[Directive]) -> None:
         self.info = ModelInfo(audio.SAMPLE_RATE)
         self._pace = pace
         self._faults = faults
+        self._always = always
 
     def synthesize(self, request: SynthesisRequest, take: Take) -> None:
         """Directives first (but for those that wait for chunks), then the compute time, then the audio."""
         refuse_voice_changes(request)
         refuse_options(request)
         text, found = directives.parse(request.text)
+        found = self._always + found
         active = [directive for directive in found if directive.active(request.job.attempt)]
         deferred = [directive for directive in active if "after" in directive.arguments]
         for directive in active:
@@ -163,7 +168,7 @@ class Faults:
         raise EngineError(code, reason, "the error that the text asked for", retryable)
 
 
-def _samples(text: str, segment: int, names: set[str]) -> list[int]:
+def _samples(text: str, segment: int, names: set[str]) -> Sequence[int]:
     """The audio of a text, as the directives change it."""
     count = audio.sample_count(text)
     if "silence" in names:
@@ -209,6 +214,8 @@ class CheckableEngine(Engine):
         if config.writer is None:
             raise ValueError("the checkable engine needs the out descriptor")
         self._faults = Faults(config.writer)
+        always = os.environ.get(ALWAYS)
+        self._always = directives.parse(f"[[{always}]]")[1] if always else []
 
     @property
     def capabilities(self) -> Capabilities:
@@ -226,4 +233,4 @@ class CheckableEngine(Engine):
         )
         progress("load")
         time.sleep(load_ms / 1000.0)
-        return CheckableModel(pace, self._faults)
+        return CheckableModel(pace, self._faults, self._always)
