@@ -212,6 +212,15 @@ impl CliConfig {
         }
     }
 
+    /// The configuration once all layers are in it, where none has a fault and all go together.
+    fn settled(mut self, mut faults: Vec<Fault>) -> Result<Self, ConfigError> {
+        if self.engine.command.is_some() && !self.origins.contains_key("engine.kind") {
+            self.engine.kind = EngineKind::Command;
+        }
+        self.check(&mut faults);
+        if faults.is_empty() { Ok(self) } else { Err(ConfigError { faults }) }
+    }
+
     /// Rules that hold between settings.
     fn check(&self, faults: &mut Vec<Fault>) {
         let mut fault =
@@ -302,11 +311,18 @@ pub fn load(sources: &Sources) -> Result<CliConfig, ConfigError> {
     for layer in [&from_file, &from_environment, &sources.flags] {
         apply(&mut config, layer, &mut faults);
     }
-    if config.engine.command.is_some() && !config.origins.contains_key("engine.kind") {
-        config.engine.kind = EngineKind::Command;
-    }
-    config.check(&mut faults);
-    if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }
+    config.settled(faults)
+}
+
+/// What the text of a file makes of the defaults, without an environment or flags; `place` names it in faults.
+///
+/// # Errors
+/// Every fault of it.
+pub fn of_text(text: &str, place: &str) -> Result<CliConfig, ConfigError> {
+    let (mut config, mut faults) = (CliConfig::defaults(PathBuf::new()), Vec::new());
+    let values = file::parse(text, place, &mut config.models, &mut faults);
+    apply(&mut config, &values, &mut faults);
+    config.settled(faults)
 }
 
 /// Puts one layer over what is there. A setting that it gives twice, by two names, is a fault: neither can be meant.

@@ -106,14 +106,28 @@ pub struct ModelStatus {
 pub struct ServiceStatus {
     /// How it is.
     pub state: ServiceState,
-    /// The broker.
-    pub nats: BrokerStatus,
+    /// The broker; absent while a gateway's fleet is still being started, when nobody sees one yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<BrokerStatus>,
     /// Managers heard of lately.
     pub managers: Vec<ManagerStatus>,
     /// Workers heard of lately.
     pub workers: Vec<WorkerStatus>,
     /// The catalogue.
     pub models: Vec<ModelStatus>,
+}
+
+impl ServiceStatus {
+    /// That of a fleet of which nothing is there yet.
+    pub fn starting() -> Self {
+        Self {
+            state: ServiceState::Starting,
+            nats: None,
+            managers: Vec::new(),
+            workers: Vec::new(),
+            models: Vec::new(),
+        }
+    }
 }
 
 /// `ServiceMetrics` of plan.md §4.1: figures since the answering manager's start, over all runs it heard of.

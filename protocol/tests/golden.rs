@@ -419,11 +419,11 @@ fn what_the_fleet_says_of_itself() {
         "service_status",
         ServiceStatus {
             state: ServiceState::Ready,
-            nats: BrokerStatus {
+            nats: Some(BrokerStatus {
                 url: "nats://127.0.0.1:4222".into(),
                 version: "2.15.1".into(),
                 max_payload: 1 << 20,
-            },
+            }),
             managers: vec![ManagerStatus {
                 id: "m-1".into(),
                 last_heartbeat_ms: 10,
@@ -438,6 +438,7 @@ fn what_the_fleet_says_of_itself() {
             models: vec![status],
         },
     );
+    golden("service_status_starting", ServiceStatus::starting());
     golden(
         "worker_status_breaker",
         WorkerStatus {

@@ -1,7 +1,8 @@
 """What parents of the old single-process service rely on, written against that service.
 
 The file knows nothing of chorus: it starts the command in `TTS_COMMAND` (a JSON list) and speaks 1.0
-lines with it. The test run gives it the old script first and `chorus stdio` second.
+lines with it. The test run gives it the old script first and `chorus stdio` second. As parents do, it keeps
+a service that has not ended for what comes next: starting one takes a real voice many seconds.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Parent:
         pipe = subprocess.PIPE
         self.child = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
         self.answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.due = 0
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -45,6 +47,7 @@ class Parent:
         assert self.child.stdin
         for request in requests:
             text = request if isinstance(request, str) else json.dumps(request)
+            self.due += bool(text)
             self.child.stdin.write(text.encode() + b"\n")
         self.child.stdin.flush()
 
@@ -52,6 +55,7 @@ class Parent:
         """The next answer."""
         answer = self.answers.get(timeout=PATIENCE_S)
         assert answer is not None, "it ended where an answer was due"
+        self.due -= 1
         return answer
 
     def ask(self, request: dict[str, Any] | str) -> dict[str, Any]:
@@ -63,14 +67,33 @@ class Parent:
         """Its exit code."""
         return self.child.wait(timeout=PATIENCE_S)
 
+    def serves(self) -> bool:
+        """Whether the next test can have it: it runs, and has answered all and no more."""
+        return self.due == 0 and self.answers.empty() and self.child.poll() is None
+
+    def kill(self) -> None:
+        """Ends it, where it has not ended by itself."""
+        if self.child.poll() is None:
+            self.child.kill()
+        self.child.wait()
+
+
+@pytest.fixture(scope="session")
+def kept() -> Iterator[list[Parent]]:
+    parents: list[Parent] = []
+    yield parents
+    for parent in parents:
+        parent.kill()
+
 
 @pytest.fixture
-def parent() -> Iterator[Parent]:
-    started = Parent()
-    yield started
-    if started.child.poll() is None:
-        started.child.kill()
-        started.child.wait()
+def parent(kept: list[Parent]) -> Iterator[Parent]:
+    parent = kept.pop() if kept else Parent()
+    yield parent
+    if parent.serves():
+        kept.append(parent)
+    else:
+        parent.kill()
 
 
 def seconds(path: str | pathlib.Path) -> float:

@@ -68,7 +68,7 @@ async fn our_own_engines_conform() {
         let ran = check(&home, "engine", &[], &command).await;
         conforms(&ran, &["2.1.0"]);
         let passed = named(&ran.1, "passed");
-        for name in ["load", "cancel", "in-flight", "under-a-worker"] {
+        for name in ["load", "cancel", "in-flight", "unload", "under-a-worker"] {
             assert!(passed.iter().any(|passed| passed == name), "{name}: {:#}", ran.1);
         }
         assert!(ran.1["peer"].as_str().unwrap().starts_with(kind), "{:#}", ran.1);
@@ -107,6 +107,7 @@ async fn each_fault_of_an_engine_is_found_by_the_check_that_is_about_it() {
         ("2.1", "dies-of-garbage", "malformed"),
         ("2.1", "any-version", "version-refused"),
         ("2.1", "noise", "clean-output"),
+        ("2.1", "never-unloads", "unload"),
     ];
     for (version, fault, name) in faults {
         let command = [python.as_str(), &fixture("engine.py"), version, fault].map(str::to_owned);
@@ -127,9 +128,16 @@ async fn our_own_gateway_conforms_in_every_version() {
     let ran = check(&home, "gateway", &["--output-root", root.to_str().unwrap()], &command).await;
     conforms(&ran, &["1.0.0", "2.0.0", "2.1.0"]);
     let passed = named(&ran.1, "passed");
-    for (name, times) in
-        [("in-flight", 3), ("output-confined", 3), ("stream-window", 2), ("version-refused", 1)]
-    {
+    for (name, times) in [
+        ("in-flight", 3),
+        ("output-confined", 3),
+        ("stream-window", 2),
+        ("version-refused", 1),
+        ("metrics", 2),
+        ("load-model", 2),
+        ("unload-model", 2),
+        ("subscribe", 2),
+    ] {
         let counted = passed.iter().filter(|passed| *passed == name).count();
         assert_eq!(counted, times, "{name}: {:#}", ran.1);
     }
@@ -160,6 +168,11 @@ async fn each_fault_of_a_gateway_is_found_by_the_check_that_is_about_it() {
         ("hangs-at-shutdown", "shutdown"),
         ("ignores-the-end", "end-of-input"),
         ("leaves-early", "end-of-input"),
+        ("says-little", "status"),
+        ("counts-nothing", "metrics"),
+        ("loads-another", "load-model"),
+        ("loads-no-more", "unload-model"),
+        ("tells-everything", "subscribe"),
     ];
     for (fault, name) in faults {
         eprintln!("{fault}");

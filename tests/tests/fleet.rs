@@ -7,7 +7,7 @@ use std::time::Duration;
 use chorus_tests::fleet::{nothing_is_left, signal};
 use chorus_tests::{Fleet, checkable, chorus, nats, poll, wav};
 use futures::future::join_all;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -85,6 +85,49 @@ async fn a_killed_engine_and_a_killed_worker_lose_nothing() {
         })
         .await;
     }
+}
+
+/// The process of a worker that `chorus up` keeps.
+fn process_of(fleet: &Fleet, worker: &str) -> Option<u32> {
+    let wanted = [b"--id".as_slice(), worker.as_bytes()];
+    fleet.home.processes().into_iter().find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|&byte| byte == 0).collect::<Vec<_>>().windows(2).any(|pair| pair == wanted)
+    })
+}
+
+#[tokio::test]
+async fn a_pool_that_cannot_form_goes_on_with_a_single_worker() {
+    let fleet = Fleet::up(&["--engine", "null", "--workers", "2"]).await;
+    let workers = poll("two workers", Duration::from_secs(30), || async {
+        let status = fleet.status().await;
+        let ids: Vec<String> =
+            status["workers"].as_array()?.iter().filter_map(|w| Some(w["id"].as_str()?.to_owned())).collect();
+        (ids.len() == 2).then_some(ids)
+    })
+    .await;
+    for (worker, told) in
+        [(&workers[0], "going on with 1 of the pool"), (&workers[1], "going on with a single worker")]
+    {
+        poll(told, Duration::from_secs(60), || async {
+            if fleet.log().contains(told) {
+                return Some(());
+            }
+            let process = process_of(&fleet, worker).and_then(|pid| Pid::from_raw(pid as i32));
+            let _it_may_have_ended = process.map(|process| kill_process(process, Signal::KILL));
+            None
+        })
+        .await;
+    }
+    let said = poll("the single worker speaks", Duration::from_secs(30), || async {
+        let said = chorus(&fleet.home, &["say", "still here", "-o", "here.wav", "--json"]).await;
+        (said.code == 0).then(|| said.json())
+    })
+    .await;
+    assert_eq!(said["success"], true, "{said}");
+    let (exit, home) = fleet.interrupt().await;
+    assert_eq!(exit, 130);
+    nothing_is_left(&home).await;
 }
 
 #[tokio::test]

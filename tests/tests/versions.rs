@@ -57,6 +57,9 @@ async fn every_client_gets_right_answers_from_every_engine() {
         (ready == 3).then_some(())
     })
     .await;
+    // What a script prints between its answers is skipped, and logged.
+    let log = std::fs::read_to_string(fleet.home.file("two.log")).unwrap();
+    assert!(log.contains("printed: warming up"), "{log}");
     let client = async_nats::connect(&fleet.url).await.unwrap();
     for model in ["checkable", "two", "one"] {
         over_nats(&client, model).await;

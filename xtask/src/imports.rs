@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("chorus-gateway", &SERVICE_LAYERS),
     // Scenarios drive a fleet from outside: processes and the wire, never a service's own code.
     ("chorus-chaos", &["chorus-bus", "chorus-client", "chorus-protocol", "chorus-runtime"]),
-    ("chorus-fuzz", &["chorus-protocol", "chorus-runtime", "chorus-text"]),
+    ("chorus-fuzz", &["chorus-cli", "chorus-protocol", "chorus-runtime", "chorus-text"]),
     ("chorus-cli", &EVERYTHING),
     ("chorus-tests", &EVERYTHING),
     ("xtask", &[]),

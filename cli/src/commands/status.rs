@@ -31,12 +31,10 @@ pub async fn run(context: Context) -> Result<(), CliError> {
 fn print(ui: Ui, status: &ServiceStatus) {
     let state = format!("{:?}", status.state).to_lowercase();
     let tone = if ready::can_speak(status) { Tone::Good } else { Tone::Bad };
-    ui.line(&format!(
-        "{}  {} (nats-server {})",
-        ui.paint(tone, &state),
-        status.nats.url,
-        status.nats.version
-    ));
+    let broker = status.nats.as_ref();
+    let broker =
+        broker.map_or_else(String::new, |nats| format!("  {} (nats-server {})", nats.url, nats.version));
+    ui.line(&format!("{}{broker}", ui.paint(tone, &state)));
     for line in lines(status) {
         ui.line(&line);
     }

@@ -24,14 +24,25 @@ pub(super) fn read(
             return Vec::new();
         }
     };
+    parse(&text, &place, models, faults)
+}
+
+/// Reads what stands in a file.
+pub(super) fn parse(
+    text: &str,
+    place: &str,
+    models: &mut BTreeMap<String, String>,
+    faults: &mut Vec<Fault>,
+) -> Vec<Value> {
     match text.parse::<Table>() {
         Ok(table) => {
-            let mut reading = Reading { place: &place, values: Vec::new(), models, faults };
+            let mut reading = Reading { place, values: Vec::new(), models, faults };
             reading.table("", table);
             reading.values
         }
         Err(error) => {
-            faults.push(Fault { place, what: error.to_string().trim_end().to_owned() });
+            let what = error.to_string().trim_end().to_owned();
+            faults.push(Fault { place: place.to_owned(), what });
             Vec::new()
         }
     }

@@ -167,7 +167,7 @@ fn written(found: &Found, config: &CliConfig, place: &str) -> String {
     if !found.unknown.is_empty() {
         toml.push_str("\n# Nothing is known about these; they are kept so that nothing is lost:\n");
         for (name, value) in &found.unknown {
-            let _infallible = writeln!(toml, "# {} = {value}", one_line(name));
+            let _infallible = writeln!(toml, "# {} = {}", one_line(name), literal(value));
         }
     }
     toml
@@ -179,7 +179,7 @@ fn typed(key: &str, value: &Json) -> Json {
     settings::find(key).map_or(Json::Null, |setting| setting.shape.value(&text))
 }
 
-/// A JSON scalar as TOML has it. Its strings are TOML's, but for one character that TOML wants escaped.
+/// A JSON value as TOML has it, in a comment too. Its strings are TOML's, but for one character that TOML wants escaped.
 fn literal(value: &Json) -> String {
     value.to_string().replace('\u{7f}', "\\u007f")
 }

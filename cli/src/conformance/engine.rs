@@ -36,6 +36,8 @@ static MALFORMED: Rule = rule("malformed", "what is no message is survived", RUL
 static OVERSIZED: Rule = rule("oversized", "what is too large is refused or survived", RULES);
 static IN_FLIGHT: Rule = rule("in-flight", "several requests are each answered by their own answer", PIPE);
 static CANCEL: Rule = rule("cancel", "a request that is given up ends soon", RULES);
+static UNLOAD: Rule =
+    rule("unload", "a model that is unloaded speaks no more until it is loaded again", RULES);
 static SHUTDOWN: Rule = rule("shutdown", "shutdown ends the process", RULES);
 static END_OF_INPUT: Rule = rule("end-of-input", "the end of its input ends the process", PIPE);
 static CORRELATION: Rule = rule("correlation", "every answer names its request, once", ENVELOPE);
@@ -45,7 +47,7 @@ static UNDER_A_WORKER: Rule = rule("under-a-worker", "a worker's own client is s
 
 /// All of them, in order.
 #[cfg(test)]
-pub(super) static ALL: [&Rule; 19] = [
+pub(super) static ALL: [&Rule; 20] = [
     &HANDSHAKE,
     &VERSION_REFUSED,
     &LOAD,
@@ -59,6 +61,7 @@ pub(super) static ALL: [&Rule; 19] = [
     &OVERSIZED,
     &IN_FLIGHT,
     &CANCEL,
+    &UNLOAD,
     &SHUTDOWN,
     &END_OF_INPUT,
     &CORRELATION,
@@ -89,6 +92,7 @@ pub(super) async fn check(
         OVERSIZED: faults::oversized;
         IN_FLIGHT: speech::in_flight;
         CANCEL: speech::cancel;
+        UNLOAD: speech::unload;
         SHUTDOWN: shutdown;
         END_OF_INPUT: end_of_input;
         CORRELATION: correlation;

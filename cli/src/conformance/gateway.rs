@@ -1,6 +1,7 @@
 //! The rules of a gateway, and the order in which they are tried: once in each version that it speaks.
 
 mod files;
+mod fleet;
 mod greeting;
 mod lab;
 mod requests;
@@ -45,6 +46,13 @@ static STREAM_WINDOW: Rule = rule("stream-window", "no more pieces come than wer
 static STREAM_UNREAD: Rule = rule("stream-unread", "a parent that reads late loses nothing", RULES);
 static CANCEL: Rule = rule("cancel", "a request that is given up ends soon, as cancelled", RULES);
 static ID_REUSED: Rule = rule("id-reused", "the id of a request under way is refused", RULES);
+static METRICS: Rule = rule("metrics", "metrics are answered, and count what was spoken", STDIO);
+static LOAD_MODEL: Rule =
+    rule("load-model", "a model is loaded by its name, and how it stands is told", RULES);
+static UNLOAD_MODEL: Rule =
+    rule("unload-model", "a model that is unloaded can be loaded again and speaks", RULES);
+static SUBSCRIBE: Rule =
+    rule("subscribe", "news come to who asked for them, of the kinds that were asked for", RULES);
 static SHUTDOWN: Rule = rule("shutdown", "shutdown is answered and ends the process", RULES);
 static END_OF_INPUT: Rule = rule("end-of-input", "what was asked is answered when the input ends", RULES);
 static CORRELATION: Rule = rule("correlation", "every answer names its request, once", ENVELOPE);
@@ -53,7 +61,7 @@ static CLEAN_OUTPUT: Rule = rule("clean-output", "standard output holds nothing 
 
 /// All of them, in order.
 #[cfg(test)]
-pub(super) static ALL: [&Rule; 25] = [
+pub(super) static ALL: [&Rule; 29] = [
     &HELLO,
     &VERSION_REFUSED,
     &SYNTHESIS,
@@ -74,6 +82,10 @@ pub(super) static ALL: [&Rule; 25] = [
     &STREAM_UNREAD,
     &CANCEL,
     &ID_REUSED,
+    &METRICS,
+    &LOAD_MODEL,
+    &UNLOAD_MODEL,
+    &SUBSCRIBE,
     &SHUTDOWN,
     &END_OF_INPUT,
     &CORRELATION,
@@ -114,6 +126,10 @@ pub(super) async fn check(
             STREAM_UNREAD: streams::unread;
             CANCEL: streams::cancel;
             ID_REUSED: streams::id_reused;
+            METRICS: fleet::metrics;
+            LOAD_MODEL: fleet::load_model;
+            UNLOAD_MODEL: fleet::unload_model;
+            SUBSCRIBE: fleet::subscribe;
             SHUTDOWN: shutdown;
             END_OF_INPUT: end_of_input;
         }
@@ -134,7 +150,11 @@ async fn ping(lab: &mut Lab) -> Checked {
 
 async fn status(lab: &mut Lab) -> Checked {
     let within = lab.patience.answer;
-    common::answered(lab.talk().await?, "status", within).await
+    let talk = lab.talk().await?;
+    if talk.dialect == Dialect::Bare {
+        return common::answered(talk, "status", within).await;
+    }
+    fleet::status(talk, within).await
 }
 
 async fn malformed(lab: &mut Lab) -> Checked {

@@ -6,6 +6,7 @@
 use chorus_protocol::adapt::client::{Answer, answer_to_v1, request_of};
 use chorus_protocol::adapt::{self, Fields};
 use chorus_protocol::gateway::{GatewayRequest, MAX_IN_FLIGHT, MAX_REQUEST_BYTES, Method};
+use chorus_protocol::service::ServiceStatus;
 use chorus_protocol::version::{V1_0, deprecations};
 use chorus_protocol::{MessageId, Reason, ServiceError, SynthesisRequest, names};
 use futures::future::BoxFuture;
@@ -143,7 +144,7 @@ async fn give(shared: &Shared, due: Due) -> Result<Option<End>, Gone> {
 async fn status(shared: &Shared) -> Fields {
     let status = match shared.access.now() {
         Some(_fleet) => shared.access.ask(names::STATUS, json!({})).await,
-        None => Ok(json!({"state": "starting"})),
+        None => Ok(json!(ServiceStatus::starting())),
     };
     match status {
         Ok(status) => answer_to_v1(&Answer::Told(Method::Status, figures(&status))),

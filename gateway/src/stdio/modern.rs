@@ -6,7 +6,7 @@ use chorus_protocol::gateway::{
     Asked, CancelAnswer, Done, GatewayRequest, Heard, LoadModelRequest, MAX_REQUEST_BYTES, Method, ModelArg,
     StreamRequest, Unreadable, read,
 };
-use chorus_protocol::service::ModelList;
+use chorus_protocol::service::{ModelList, ServiceStatus};
 use chorus_protocol::{ModelDefinition, Reason, ServiceError, SynthesisResult, names};
 use chorus_runtime::task::{self, FailureMeans, TaskHandle};
 use serde_json::{Value, json};
@@ -108,8 +108,7 @@ impl<R: AsyncRead + Unpin> Modern<R> {
                 self.speaker.answer(&id, Done {}).await?;
             }
             GatewayRequest::Status if self.shared.access.now().is_none() => {
-                let nothing = json!({"state": "starting", "managers": [], "workers": [], "models": []});
-                self.speaker.answer(&id, nothing).await?;
+                self.speaker.answer(&id, ServiceStatus::starting()).await?;
             }
             GatewayRequest::Shutdown => {
                 self.wind_down().await;

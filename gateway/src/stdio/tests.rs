@@ -200,6 +200,18 @@ async fn a_stop_and_a_parent_that_is_gone_end_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_status_before_there_is_a_fleet_is_what_its_schema_says() {
+    let mut far = start("*");
+    far.say(ask("s", json!({"method": "status"}))).await;
+    let told = far.hear().await["payload"].take();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../protocol/schemas/ServiceStatus.json");
+    let schema = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    jsonschema::validate(&schema, &told).unwrap_or_else(|error| panic!("{told}: {error}"));
+    assert_eq!((&told["state"], told.get("nats")), (&json!("starting"), None));
+    assert_eq!(far.end().await, End::EndOfInput);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endless_line_is_refused_and_survived() {
     let mut far = start("*");
     far.say(r#"{"method":"ping"}"#).await;

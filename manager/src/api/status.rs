@@ -29,7 +29,11 @@ impl Core {
             .collect();
         Ok(ServiceStatus {
             state: state_of(models.iter().map(|(model, loading)| (model.ready_workers > 0, *loading))),
-            nats: BrokerStatus { url: server.url, version: server.version, max_payload: server.max_payload },
+            nats: Some(BrokerStatus {
+                url: server.url,
+                version: server.version,
+                max_payload: server.max_payload,
+            }),
             managers: fleet.managers(now),
             workers: self.with_breakers(fleet.workers(now)),
             models: models.into_iter().map(|(model, _)| model).collect(),

@@ -31,7 +31,7 @@ async fn the_status_shows_who_is_there() {
     })
     .await;
     assert_eq!((alone.state, alone.models[0].queued), (ServiceState::Down, 1));
-    assert_eq!(alone.nats.url, broker.url);
+    assert_eq!(alone.nats.unwrap().url, broker.url);
     assert!(alone.managers.iter().any(|manager| manager.id == "m1"));
 
     beat(&bus, heartbeat(0)).await;

@@ -1,4 +1,5 @@
-//! What mutation begins with: every message of the wire, committed as golden vectors, and a few lines of 1.0 and SSML.
+//! What mutation begins with: every message of the wire, committed as golden vectors, a few lines of 1.0 and SSML, and the
+//! configurations in `seeds/`, of today and of the old service.
 
 use std::path::{Path, PathBuf};
 
@@ -23,10 +24,14 @@ const FRAMES: usize = 3;
 /// All seeds, the golden vectors in both encodings, and streams of frames made of them.
 ///
 /// # Errors
-/// When the vectors are not where they are committed.
+/// When the vectors or the configurations are not where they are committed.
 pub fn corpus() -> anyhow::Result<Vec<Vec<u8>>> {
     let golden = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../protocol/tests/golden"));
     let mut inputs: Vec<Vec<u8>> = LINES.iter().map(|line| line.as_bytes().to_vec()).collect();
+    let seeds = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/seeds"));
+    for path in files(&seeds)? {
+        inputs.push(std::fs::read(&path)?);
+    }
     let mut packed = Vec::new();
     for path in files(&golden)?.into_iter().chain(files(&golden.join("lines"))?) {
         match path.extension().and_then(|extension| extension.to_str()) {

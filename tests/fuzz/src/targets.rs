@@ -28,7 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::frames;
+use crate::{configuration, frames};
 
 /// The most that any way in reads here.
 const MAX_BYTES: usize = 64 * 1024;
@@ -54,6 +54,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frames", run: framed },
     Target { name: "names", run: subjects },
     Target { name: "ssml", run: ssml },
+    Target { name: "config", run: configuration::config },
+    Target { name: "migrate", run: configuration::migrated },
 ];
 
 /// The one of this name.

@@ -66,7 +66,8 @@ fn changes(seen: &mut Seen, status: &ServiceStatus) -> Vec<Change> {
         news(Some(Tone::Warn), format!("{id}: gone"));
     }
     if now.speaks && !seen.speaks {
-        news(Some(Tone::Good), format!("ready: {}  say: chorus say \"hello\"", status.nats.url));
+        let broker = status.nats.as_ref().map_or("", |nats| nats.url.as_str());
+        news(Some(Tone::Good), format!("ready: {broker}  say: chorus say \"hello\""));
     }
     if seen.speaks && !now.speaks {
         news(Some(Tone::Warn), "no model can speak now".to_owned());

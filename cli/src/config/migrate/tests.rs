@@ -68,12 +68,19 @@ fn every_fault_is_told_with_its_old_name() {
     }
 }
 
+#[test]
+fn what_is_kept_as_a_comment_is_one() {
+    let migrated = migrate(r#"{"no\u007fvel": "a\u007fb\nc = 1", "other": ["\u007f"]}"#, "o").unwrap();
+    loaded(&migrated.toml);
+    assert!(migrated.toml.contains(r##"# no vel = "a\u007fb\nc = 1""##), "{}", migrated.toml);
+}
+
 fn any_json() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![
         Just(Json::Null),
         any::<bool>().prop_map(Json::from),
         any::<i32>().prop_map(Json::from),
-        "\\PC{0,12}|a\nb|\"\"\"".prop_map(Json::from),
+        "\\PC{0,12}|a\nb|\"\"\"|a\u{7f}b".prop_map(Json::from),
     ];
     leaf.prop_recursive(3, 24, 5, |inner| {
         let name = prop_oneof![

@@ -7,7 +7,7 @@ use chorus_audio::checksum::crc32;
 use chorus_audio::pcm;
 use chorus_protocol::adapt;
 use chorus_protocol::adapt::engine::{self, Question, Spoken};
-use chorus_protocol::pipe::{EngineEvent, EngineRequest, EngineSpeech, SpokenAnswer};
+use chorus_protocol::pipe::{EngineEvent, EngineRequest, EngineSpeech, SpokenAnswer, UnloadAnswer};
 use chorus_protocol::{MessageId, Reason};
 use chorus_worker::engine::Liveness;
 use chorus_worker::engine::legacy::audio::{self, Take};
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::faults::declared;
 use super::lab::Lab;
-use crate::conformance::common::{CANCEL_WITHIN, audible};
+use crate::conformance::common::{CANCEL_WITHIN, audible, typed};
 use crate::conformance::message::{Dialect, Message};
 use crate::conformance::report::{Checked, Trouble, not_applicable, unmet};
 use crate::conformance::talk::{Answers, Open};
@@ -193,6 +193,34 @@ fn fits(dialect: Dialect, spoken: &Message, asked: &Asked) -> Result<(), Trouble
         None if !asked.path.exists() => Err(unmet("an answer with audio or a file", spoken.shown())),
         _ => Ok(()),
     }
+}
+
+/// A model is unloaded; it speaks no more, until it is loaded again.
+pub(super) async fn unload(lab: &mut Lab) -> Checked {
+    let within = lab.patience.answer;
+    if lab.talk().await?.dialect != Dialect::Frames {
+        return Err(not_applicable("an engine of lines keeps the model that it brings"));
+    }
+    let model = lab.definition()?.name.to_string();
+    let unload = json!(EngineRequest::Unload { model });
+    let talk = lab.talk().await?;
+    let answer = talk.answer(unload.clone(), within).await?;
+    if answer.failed() {
+        return Err(unmet("a response to unload", answer.shown()));
+    }
+    answer.read::<UnloadAnswer>().map_err(|why| unmet("an UnloadAnswer", why))?;
+    let gone = ask(lab, "Nobody says this.", &Map::new()).await?;
+    let talk = lab.talk().await?;
+    let mut answers = talk.gather(std::slice::from_ref(&gone.open), within).await?;
+    let refused = answers.by_id.remove(&gone.open.id);
+    typed(&refused.ok_or_else(|| unmet("an error", "none"))?, talk.dialect, Reason::UnknownModel)?;
+    let twice = talk.answer(unload, within).await?;
+    typed(&twice, talk.dialect, Reason::UnknownModel)?;
+    lab.load().await?;
+    let again = ask(lab, "Here again.", &Map::new()).await?;
+    let mut answers = lab.talk().await?.gather(std::slice::from_ref(&again.open), within).await?;
+    answer_of(&mut answers, &again)?;
+    Ok(None)
 }
 
 /// As long a text as the model takes, within bounds.

@@ -117,6 +117,17 @@ impl Lab {
         }
     }
 
+    /// Whether this version has a word for it, and the gateway says that it can be asked.
+    pub(super) fn offers(&self, method: &str) -> Result<(), Trouble> {
+        self.modern()?;
+        match &self.hello {
+            Some(hello) if !hello.methods.iter().any(|offered| offered == method) => {
+                Err(not_applicable(format!("{method} is not among its methods")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the gateway could be spoken to at all.
     pub(super) fn conversed(&self) -> Result<(), Trouble> {
         if self.dialects.is_empty() { Err(not_applicable("there is no conversation")) } else { Ok(()) }

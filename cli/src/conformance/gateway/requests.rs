@@ -12,10 +12,10 @@ use crate::conformance::report::{Checked, Trouble, unmet};
 use crate::conformance::talk::Open;
 
 /// A model that nobody has.
-const NO_MODEL: &str = "conformance/no-such-model";
+pub(super) const NO_MODEL: &str = "conformance/no-such-model";
 
 /// A response that says that it went well.
-fn success(answer: Message) -> Result<Message, Trouble> {
+pub(super) fn success(answer: Message) -> Result<Message, Trouble> {
     if answer.failed() { Err(unmet("a result that says success", answer.shown())) } else { Ok(answer) }
 }
 

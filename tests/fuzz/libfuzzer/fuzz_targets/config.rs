@@ -1,0 +1,6 @@
+//! See `chorus_fuzz::TARGETS`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _accepted = (chorus_fuzz::target("config").expect("it is in TARGETS").run)(bytes);
+});
