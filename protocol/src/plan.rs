@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::clip::ClipId;
 use crate::error::ServiceError;
 use crate::ids::{Attempt, ManagerId, MessageId, ModelName, SegmentIndex, SessionId, WorkerId};
 use crate::request::{InputType, JobClass, Priority, SynthesisRequest, SynthesisResult, Warning};
@@ -20,6 +21,9 @@ pub struct Speech {
     /// A speaker of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voice: Option<String>,
+    /// A clip whose voice the model takes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaker_clip: Option<ClipId>,
     /// A language of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
@@ -51,7 +55,9 @@ impl Speech {
     pub fn with(&self, manner: Option<&Manner>) -> Self {
         let mut speech = self.clone();
         if let Some(Manner { voice, speed, pitch, volume, .. }) = manner {
-            speech.voice = voice.clone().or(speech.voice);
+            if voice.is_some() {
+                (speech.voice, speech.speaker_clip) = (voice.clone(), None);
+            }
             speech.speed = speed.or(speech.speed);
             speech.pitch = pitch.or(speech.pitch);
             speech.volume = volume.or(speech.volume);
@@ -60,7 +66,7 @@ impl Speech {
     }
 }
 
-/// What one segment has of its own, by SSML; each field replaces that of the [`Speech`].
+/// What one segment has of its own, by SSML; each field replaces that of the [`Speech`], and a speaker also its clip.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Manner {

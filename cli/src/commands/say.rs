@@ -1,7 +1,8 @@
 //! `chorus say`: a text into a file, through a fleet that is there or one of its own.
 
+use bytes::Bytes;
 use chorus_bus::Bus;
-use chorus_client::SessionHost;
+use chorus_client::{SessionHost, clips};
 use chorus_protocol::{InputType, Priority, SynthesisRequest, SynthesisResult};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,11 @@ pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
     if !comes {
         request.validate()?;
     }
-    let words = Words { request, comes };
+    let clip = match &args.speaker_clip {
+        Some(file) => Some(clips::read(file).await?),
+        None => None,
+    };
+    let words = Words { request, comes, clip };
     // An engine can be chosen only for a fleet of one's own.
     let own = args.engine.kind.is_some();
     if own && args.nats.is_some() {
@@ -53,10 +58,11 @@ pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
     report(context.ui, &target, result)
 }
 
-/// What is to be said, and whether its text comes on stdin, to be spoken as it comes.
+/// What is to be said, whether its text comes on stdin, to be spoken as it comes, and like whom.
 struct Words {
     request: SynthesisRequest,
     comes: bool,
+    clip: Option<Bytes>,
 }
 
 fn request(args: &SayArgs, text: String) -> SynthesisRequest {
@@ -82,13 +88,16 @@ fn request(args: &SayArgs, text: String) -> SynthesisRequest {
 async fn through(
     config: &CliConfig,
     connecting: impl Future<Output = Result<Bus, chorus_bus::BusError>>,
-    words: Words,
+    mut words: Words,
     target: &Target,
 ) -> Result<SynthesisResult, CliError> {
     let bus = connecting.await?;
     let cancel = CancellationToken::new();
     let _sessions_end_with_us = cancel.clone().drop_guard();
     let host = speak::sessions(config, &bus, &cancel).await?;
+    if let Some(clip) = words.clip.take() {
+        words.request.speaker_clip = Some(host.keep_clip(clip).await?.to_string());
+    }
     let result = if words.comes {
         as_it_comes(&host, words.request, target).await
     } else {

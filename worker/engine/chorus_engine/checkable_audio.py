@@ -4,7 +4,8 @@ in it.
 `expected_samples` is the verifier's side too: a test that has received samples compares them with what this
 function gives, and sees loss, repetition and mixing to the sample.
 
-A frame is eight s16 values: a sync mark, the text's CRC-32 in two parts of 15 bits (bits 29 to 0), the
+A frame is eight s16 values: a sync mark, the CRC-32 of the text (with the bytes of the speaker clip behind it,
+where there is one) in two parts of 15 bits (bits 29 to 0), the
 segment's number, the frame's index in two parts, a checksum over those five, and an end mark. A 15-bit
 value v is stored as v - 16384. The last frame is cut to the audio's length.
 """
@@ -32,10 +33,10 @@ def sample_count(text: str) -> int:
     return max(MIN_SAMPLES, min(MAX_SAMPLES, SAMPLES_PER_CHAR * len(text)))
 
 
-def expected_samples(text: str, segment: int) -> list[int]:
-    """The samples of segment number `segment` with this text (without directives)."""
+def expected_samples(text: str, segment: int, clip: bytes = b"") -> list[int]:
+    """The samples of segment number `segment` with this text (without directives), spoken like this clip."""
     count = sample_count(text)
-    tag = zlib.crc32(text.encode("utf-8"))
+    tag = zlib.crc32(clip, zlib.crc32(text.encode("utf-8")))
     high, low, number = tag >> 15 & _MASK, tag & _MASK, segment & _MASK
     samples: list[int] = []
     for index in range((count + FRAME_SAMPLES - 1) // FRAME_SAMPLES):
