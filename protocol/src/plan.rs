@@ -377,3 +377,22 @@ pub struct Finished {
     /// The result as hooks left it.
     pub result: SynthesisResult,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_speaker_of_a_document_speaks_in_his_own_voice() {
+        let speech = serde_json::json!({"model": "xtts", "speakerClip": ClipId::of(b"speech"), "speed": 2.0});
+        let speech: Speech = serde_json::from_value(speech).unwrap();
+        let slower = Manner { speed: Some(0.5), ..Manner::default() };
+        assert_eq!(speech.with(Some(&slower)).speaker_clip, speech.speaker_clip);
+        let named = Manner { voice: Some("ann".into()), ..Manner::default() };
+        let spoken = speech.with(Some(&named));
+        assert_eq!(
+            (spoken.voice.as_deref(), spoken.speaker_clip, spoken.speed),
+            (Some("ann"), None, Some(2.0))
+        );
+    }
+}

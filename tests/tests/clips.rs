@@ -182,3 +182,47 @@ async fn two_clips_never_share_a_take() {
         .await;
     }
 }
+
+/// A second of a tone, as a WAV file.
+fn tone(hertz: f64) -> Vec<u8> {
+    const RATE: u32 = 22_050;
+    let wave = |at: u32| (f64::from(at) / f64::from(RATE) * std::f64::consts::TAU * hertz).sin() * 12_000.0;
+    let samples: Vec<u8> = (0..RATE).flat_map(|at| (wave(at) as i16).to_le_bytes()).collect();
+    let mut file = Vec::new();
+    file.extend(b"RIFF");
+    file.extend((36 + samples.len() as u32).to_le_bytes());
+    file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    file.extend(RATE.to_le_bytes());
+    file.extend((2 * RATE).to_le_bytes());
+    file.extend(b"\x02\0\x10\0data");
+    file.extend((samples.len() as u32).to_le_bytes());
+    file.extend(samples);
+    file
+}
+
+/// Coqui's own classes with random weights: the real one's way, no speech.
+#[tokio::test]
+async fn a_small_xtts_listens_to_a_clip() {
+    let home = Home::provisioned();
+    let setup = chorus(&home, &["setup", "--profile", "test", "--json"]).await.ok().json();
+    let engine = concat!(env!("CARGO_MANIFEST_DIR"), "/../worker/engine");
+    #[allow(clippy::disallowed_methods, reason = "the model is made by a program of its own")]
+    let mut making = tokio::process::Command::new(setup["python"].as_str().unwrap());
+    making.args(["-c", "import pathlib, sys, tiny_xtts; tiny_xtts.make(pathlib.Path(sys.argv[1]))"]);
+    making.arg(home.file("xtts")).env("PYTHONPATH", format!("{engine}:{engine}/tests")).kill_on_drop(true);
+    let made = making.output().await.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+
+    std::fs::write(home.file("clip.wav"), tone(220.0)).unwrap();
+    std::fs::write(home.file("noise.wav"), "this is no recording").unwrap();
+    let say = async |clip: &str| {
+        let model = home.file("xtts").display().to_string();
+        let args =
+            ["say", "Hello to all of you.", "--model", &model, "--language", "en", "-o", "x.wav", "--json"];
+        chorus(&home, &[&args[..], &["--speaker-clip", clip]].concat()).await
+    };
+    let said = say("clip.wav").await.ok().json();
+    assert_eq!(said["success"], true, "{said}");
+    let refused = say("noise.wav").await.json();
+    assert_eq!(refused["error"]["details"]["field"], "speakerClip", "{refused}");
+}

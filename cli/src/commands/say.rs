@@ -13,7 +13,7 @@ use crate::app::Context;
 use crate::args::{PriorityArg, SayArgs};
 use crate::config::CliConfig;
 use crate::error::CliError;
-use crate::input::{TextSource, write_on};
+use crate::input::{Source, TextSource, write_on};
 use crate::locate::{self, unless_stopped};
 use crate::output::{Target, Writer};
 use crate::ui::{Tone, Ui};
@@ -25,11 +25,13 @@ pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
         return Err(CliError::Usage("--json and audio cannot both go to stdout: name a file with -o".into()));
     }
     let source = TextSource::new(args.text.clone(), args.file.clone())?;
-    // An SSML document means something only as a whole.
-    let comes = source == TextSource::Stdin && !args.ssml;
-    let text = if comes { String::new() } else { tokio::task::block_in_place(|| source.read())? };
+    // An SSML document means something only as a whole; any other text may be longer than a message.
+    let comes = if args.ssml { None } else { source.open()? };
+    let text = if comes.is_some() { String::new() } else { tokio::task::block_in_place(|| source.read())? };
     let request = request(&args, text);
-    if !comes {
+    if comes.is_some() {
+        request.validate_options()?;
+    } else {
         request.validate()?;
     }
     let clip = match &args.speaker_clip {
@@ -58,10 +60,10 @@ pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
     report(context.ui, &target, result)
 }
 
-/// What is to be said, whether its text comes on stdin, to be spoken as it comes, and like whom.
+/// What is to be said, where its text comes from if it is spoken as it comes, and like whom.
 struct Words {
     request: SynthesisRequest,
-    comes: bool,
+    comes: Option<(Source, String)>,
     clip: Option<Bytes>,
 }
 
@@ -98,26 +100,26 @@ async fn through(
     if let Some(clip) = words.clip.take() {
         words.request.speaker_clip = Some(host.keep_clip(clip).await?.to_string());
     }
-    let result = if words.comes {
-        as_it_comes(&host, words.request, target).await
-    } else {
-        speak::into_writer(speak::ask(&host, words.request), Writer::new(target)).await
+    let result = match words.comes {
+        Some((source, place)) => as_it_comes(&host, words.request, source, &place, target).await,
+        None => speak::into_writer(speak::ask(&host, words.request), Writer::new(target)).await,
     };
     host.stop().await;
     bus.close().await;
     result
 }
 
-/// Speaks what comes on stdin, each sentence as soon as it is complete.
+/// Speaks what comes, each sentence as soon as it is complete.
 async fn as_it_comes(
     host: &SessionHost,
     request: SynthesisRequest,
+    source: Source,
+    place: &str,
     target: &Target,
 ) -> Result<SynthesisResult, CliError> {
-    let stdin = chorus_runtime::stdio::stdin().map_err(CliError::io("cannot read stdin"))?;
     let (speaking, input) = speak::ask_coming(host, request);
     let speaking = speak::into_writer(speaking, Writer::new(target));
-    let writing = write_on(stdin, input);
+    let writing = write_on(source, place, input);
     tokio::pin!(speaking, writing);
     tokio::select! {
         result = &mut speaking => result,

@@ -17,6 +17,8 @@ export const WINDOW = 4;
 const PIECES_AHEAD = 16;
 /** A piece's length in UTF-16 units: at most three bytes each, of the 64 KiB that the gateway takes. */
 const PIECE_LENGTH = 16_384;
+/** A text up to this length, in UTF-16 units, goes in one message; a longer one may not fit into it and goes in pieces. */
+const WHOLE_LENGTH = 65_536;
 
 export async function* streamOf(
   gateway: () => Promise<Gateway>,
@@ -54,7 +56,8 @@ class Incoming {
     this.#child = child;
     this.#signal = signal;
     const { text, ...rest } = request;
-    const pieces = typeof text === 'string' ? undefined : text;
+    const isLong = typeof text === 'string' && text.length > WHOLE_LENGTH && rest.inputType !== 'ssml';
+    const pieces = typeof text !== 'string' ? text : isLong ? alone(text) : undefined;
     const payload = { ...rest, ...(pieces ? { text: '', textComes: true } : { text }), method: 'synthesizeStream', window: WINDOW };
     const { id, answer } = child.call(payload, (event) => this.#hear(event));
     this.#id = id;
@@ -143,6 +146,10 @@ class Incoming {
     this.#room();
     if (first) for (const tell of this.#over.splice(0)) tell();
   }
+}
+
+async function* alone(text: string): AsyncGenerator<string> {
+  yield text;
 }
 
 /** A piece of a text as what is sent. */

@@ -55,11 +55,15 @@ test('a sentence is spoken as soon as it is complete, and what is flushed though
   assert.ok(chunks >= 3 && audio.length > 0, `${chunks} chunks`);
 });
 
-test('a long piece goes in several, and no character is cut in two', async () => {
-  const text = `${'Grüße und 🎶 Lieder. '.repeat(2_000)}`;
-  const whole = await collected(manager.synthesizeStream({ text: tokens(text) }));
-  const atOnce = await collected(manager.synthesizeStream({ text: (async function* () { yield text; })() }));
-  assert.ok(atOnce.equals(whole));
+test('a book is no longer than a stream', async () => {
+  let seconds = 0;
+  const text = 'A sentence of the book. '.repeat(15_000);
+  assert.ok(text.length > 300_000);
+  for await (const chunk of manager.synthesizeStream({ text })) {
+    seconds += chunk.data.length / 2 / chunk.sampleRate;
+    if (seconds > 60) break;
+  }
+  assert.ok(seconds > 60);
 });
 
 test('a text that fails, is nothing, or is no text rejects, and the writer is told', async () => {

@@ -60,7 +60,8 @@ def test_a_frame_holds_what_it_should():
 def test_a_clip_is_heard_in_every_frame(begin, tmp_path):
     engine = begin()
     one, two = tmp_path / "one", tmp_path / "two"
-    one.write_bytes(b"a voice"), two.write_bytes(b"another voice")
+    one.write_bytes(b"a voice")
+    two.write_bytes(b"another voice")
     for clip in (one, two):
         spoken = engine.speak("m", TEXT, job=job(), speakerClip=str(clip))
         assert spoken.samples == expected_samples(TEXT, 7, clip.read_bytes())
