@@ -1,4 +1,4 @@
-//! What the broker keeps for us: two streams, five KV buckets, two object buckets, and how large each may grow.
+//! What the broker keeps for us: two streams, KV buckets, object buckets, and how large each may grow.
 //!
 //! [`Bus::ensure_layout`] asks the server to create each; where one exists with other settings it is updated. Both calls
 //! are idempotent on the server, so any number of starters may race.
@@ -45,6 +45,10 @@ pub struct Layout {
     pub audio_ttl: Duration,
     /// How large that audio together may be, in bytes.
     pub audio_max_bytes: u64,
+    /// How long speaker reference clips are kept after they were last put there; an hour at least.
+    pub clips_ttl: Duration,
+    /// How large all clips together may be, in bytes.
+    pub clips_max_bytes: u64,
     /// How long spoken segments are kept for the cache.
     pub cache_ttl: Duration,
     /// How large the cache may be, in bytes; the oldest takes go first.
@@ -52,7 +56,7 @@ pub struct Layout {
 }
 
 impl Default for Layout {
-    /// For one server with a modest disk: about 1.2 GiB in all.
+    /// For one server with a modest disk: about 1.5 GiB in all.
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
         const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -66,6 +70,8 @@ impl Default for Layout {
             replies_max_bytes: 64 * MIB,
             audio_ttl: DAY,
             audio_max_bytes: 512 * MIB,
+            clips_ttl: DAY,
+            clips_max_bytes: 256 * MIB,
             cache_ttl: 7 * DAY,
             cache_max_bytes: 512 * MIB,
         }
@@ -84,7 +90,8 @@ impl Layout {
             kv(names::DURABLE_JOBS_BUCKET),
             self.replies(),
             self.objects(names::AUDIO_BUCKET, self.audio_ttl, self.audio_max_bytes),
-            // A cache that is full forgets its oldest; audio that was promised is never pushed out.
+            self.objects(names::CLIPS_BUCKET, self.clips_ttl, self.clips_max_bytes),
+            // A cache that is full forgets its oldest; audio that was promised, or is to be spoken with, is never pushed out.
             Config {
                 discard: DiscardPolicy::Old,
                 ..self.objects(names::CACHE_BUCKET, self.cache_ttl, self.cache_max_bytes)

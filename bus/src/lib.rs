@@ -6,7 +6,7 @@
 //! - **the queue**: [`Bus::publish_job`] puts a job into the work-queue stream under its id; a [`Puller`] asks for jobs
 //!   and hands out each as a [`Delivery`], a guard that gives the job back when it is forgotten;
 //! - **stored things**: [`Records`] under compare-and-set (KV buckets; the [`Catalogue`] of models is one), [`Objects`]
-//!   (audio, in object buckets), [`Takes`] (the cache) and [`DeadLetters`].
+//!   (audio, in object buckets), [`Clips`] (somebody's speech), [`Takes`] (the cache) and [`DeadLetters`].
 //!
 //! [`Layout`] says what streams and buckets there are and how large they may grow; [`Bus::ensure_layout`] makes them so.
 //! The connection heals by itself. What was under way when it broke ends with a typed error or event, never in silence.
@@ -14,6 +14,7 @@
 mod api;
 mod bus;
 mod catalogue;
+mod clips;
 mod config;
 mod confirm;
 mod connect;
@@ -34,6 +35,7 @@ mod wire;
 
 pub use bus::{Bus, ServerInfo};
 pub use catalogue::{Catalogue, CatalogueChange, CatalogueWatch};
+pub use clips::Clips;
 pub use config::BusConfig;
 pub use dead_letters::{DeadLetters, DeadQuery, StoredLetter};
 pub use delivery::{Delivery, InProgress};

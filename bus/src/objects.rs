@@ -1,4 +1,4 @@
-//! Audio at rest: encoded replies, the segments of durable jobs and the cache, in object buckets that forget by themselves.
+//! Audio at rest: encoded replies, the segments of durable jobs, clips and the cache, in object buckets that forget by themselves.
 //!
 //! How large a bucket may grow and how long it remembers is the [`Layout`](crate::Layout)'s matter. Objects are cut into
 //! chunks and checked by digest by the client library. Nothing here is on the way to first audio.
@@ -24,6 +24,8 @@ const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_RESERVE_BYTES: usize = 16 * 1024 * 1024;
 /// A read that stands still this long looks whether the object is still there: one that expires in mid-read says nothing.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// An object that is there, and gives nothing for so many looks, has lost what it holds.
+const LOOKS: u32 = 3;
 
 /// An object bucket of the layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +34,8 @@ pub enum ObjectBucket {
     Audio,
     /// Spoken segments, by content.
     Cache,
+    /// Speaker reference clips, by content.
+    Clips,
 }
 
 impl ObjectBucket {
@@ -39,6 +43,7 @@ impl ObjectBucket {
         match self {
             Self::Audio => names::AUDIO_BUCKET,
             Self::Cache => names::CACHE_BUCKET,
+            Self::Clips => names::CLIPS_BUCKET,
         }
     }
 }
@@ -48,6 +53,7 @@ impl ObjectBucket {
 pub(crate) struct OpenBuckets {
     audio: OnceCell<ObjectStore>,
     cache: OnceCell<ObjectStore>,
+    clips: OnceCell<ObjectStore>,
 }
 
 impl OpenBuckets {
@@ -55,8 +61,18 @@ impl OpenBuckets {
         match bucket {
             ObjectBucket::Audio => &self.audio,
             ObjectBucket::Cache => &self.cache,
+            ObjectBucket::Clips => &self.clips,
         }
     }
+}
+
+/// What is known of an object without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct About {
+    /// What it says of its bytes: `SHA-256=` and their digest in base64 (URL-safe).
+    pub(crate) digest: Option<String>,
+    /// When it was stored, in seconds of Unix time, as its writer says; 0 where he does not.
+    pub(crate) stored_at_s: i64,
 }
 
 /// The objects of a bucket. Cheap to clone.
@@ -105,6 +121,29 @@ impl Objects {
     /// # Errors
     /// As of [`Objects::get`].
     pub async fn get_within(&self, key: &str, limit: Duration) -> Result<Bytes, BusError> {
+        self.get_bounded(key, usize::MAX, limit).await
+    }
+
+    /// What is known of the object under `key`, if there is one.
+    pub(crate) async fn about(&self, key: &str) -> Result<Option<About>, BusError> {
+        let store = self.store().await?;
+        match within(self.bus.inner.request_timeout, key, store.info(key)).await? {
+            Ok(info) => {
+                let stored_at_s = info.modified.map_or(0, |at| at.unix_timestamp());
+                Ok(Some(About { digest: info.digest, stored_at_s }))
+            }
+            Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(None),
+            Err(error) => Err(refused("looked at", key, error)),
+        }
+    }
+
+    /// As [`Objects::get_within`]; `TooLarge` over `max_bytes`, of which no more is read.
+    pub(crate) async fn get_bounded(
+        &self,
+        key: &str,
+        max_bytes: usize,
+        limit: Duration,
+    ) -> Result<Bytes, BusError> {
         let store = self.store().await?;
         // Boxed where it is made: large, and handed on twice.
         let reading = Box::pin(async {
@@ -113,17 +152,27 @@ impl Objects {
                 _ => refused("read", key, error),
             })?;
             let mut bytes = BytesMut::with_capacity(object.info().size.min(FIRST_RESERVE_BYTES));
+            let mut looks = 0;
             loop {
+                if bytes.len().max(object.info().size) > max_bytes {
+                    let message = format!("the object {key} is over {max_bytes} bytes");
+                    return Err(BusError::new(BusErrorKind::TooLarge, message));
+                }
                 match timeout(LOOK_AGAIN_AFTER, object.read_buf(&mut bytes)).await {
                     Ok(Ok(0)) => return Ok(bytes.freeze()),
-                    Ok(Ok(_more)) => {}
+                    Ok(Ok(_more)) => looks = 0,
                     Ok(Err(error)) => {
                         let message = format!("the object {key} is damaged");
                         return Err(BusError::caused(BusErrorKind::Malformed, message, error));
                     }
                     Err(_stands_still) => match store.info(key).await {
                         Err(error) if error.kind() == InfoErrorKind::NotFound => return Err(missing(key)),
-                        _ => {}
+                        Ok(_) if looks + 1 >= LOOKS => {
+                            let message = format!("the object {key} has lost what it holds");
+                            return Err(BusError::new(BusErrorKind::Malformed, message));
+                        }
+                        Ok(_) => looks += 1,
+                        Err(_) => {}
                     },
                 }
             }

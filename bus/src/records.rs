@@ -46,8 +46,10 @@ pub struct Bucket {
 impl Bucket {
     /// Breaker state per worker.
     pub const BREAKERS: Self = Self::new(names::BREAKERS_BUCKET);
-    /// Which worker serves which model.
+    /// Which models workers were told to serve.
     pub const PLACEMENT: Self = Self::new(names::PLACEMENT_BUCKET);
+    /// Models that all workers of their engines were told to serve.
+    pub const MODEL_ORDERS: Self = Self::PLACEMENT.kind(names::MODEL_ORDERS);
     /// What plain requests were answered. Records age by themselves, and the oldest go when it is full.
     pub const REPLIES: Self = Self::new(names::REPLIES_BUCKET);
     /// Durable jobs.

@@ -157,6 +157,9 @@ pub struct SayArgs {
     /// A voice: another name of a model, or a speaker of it.
     #[arg(long)]
     pub voice: Option<String>,
+    /// A recording of somebody's speech, for models that can take on a voice.
+    #[arg(long, value_name = "FILE")]
+    pub speaker_clip: Option<PathBuf>,
     /// A language, for models that have several.
     #[arg(long)]
     pub language: Option<String>,

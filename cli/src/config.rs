@@ -120,6 +120,15 @@ pub struct CacheConfig {
     pub local_bytes: u64,
 }
 
+/// Speaker reference clips on the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipsConfig {
+    /// `clips.max_bytes`: how large they may be together.
+    pub max_bytes: u64,
+    /// `clips.ttl_ms`: how long one is kept after it was last put there.
+    pub ttl: Duration,
+}
+
 /// Silence between what is spoken; every manager of a fleet must be told the same. Milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PauseConfig {
@@ -153,6 +162,8 @@ pub struct CliConfig {
     pub fleet: FleetConfig,
     /// The cache.
     pub cache: CacheConfig,
+    /// Speaker reference clips.
+    pub clips: ClipsConfig,
     /// Silence between what is spoken.
     pub pauses: PauseConfig,
     /// Retries.
@@ -201,6 +212,7 @@ impl CliConfig {
                 ttl: Duration::from_secs(7 * 24 * 3600),
                 local_bytes: 32 * 1024 * 1024,
             },
+            clips: ClipsConfig { max_bytes: 256 * 1024 * 1024, ttl: Duration::from_secs(24 * 3600) },
             pauses: PauseConfig { sentence_ms: 300, clause_ms: 120, paragraph_ms: 600 },
             retries: RetryConfig { share: 0.2, per_second: 5.0 },
             tts: TtsConfig::default(),

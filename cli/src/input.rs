@@ -15,6 +15,9 @@ use crate::error::CliError;
 /// What is read at a time of a text that comes in pieces.
 const READ_BYTES: usize = 8 * 1024;
 
+/// A text that is read as it is spoken.
+pub type Source = Box<dyn AsyncRead + Send + Unpin>;
+
 /// Where the text comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextSource {
@@ -38,6 +41,27 @@ impl TextSource {
         }
     }
 
+    /// A text that may be longer than one message: opened, to be handed on with [`write_on`], and what it is called. `None` for
+    /// one that stands on the command line.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(&self) -> Result<Option<(Source, String)>, CliError> {
+        match self {
+            Self::Argument(_) => Ok(None),
+            Self::Stdin => {
+                let stdin = chorus_runtime::stdio::stdin().map_err(CliError::io("cannot read stdin"))?;
+                Ok(Some((Box::new(stdin), "stdin".to_owned())))
+            }
+            Self::File(path) => {
+                let place = path.display().to_string();
+                let file =
+                    File::open(path).map_err(|source| CliError::Input { place: place.clone(), source })?;
+                Ok(Some((Box::new(tokio::fs::File::from_std(file)), place)))
+            }
+        }
+    }
+
     /// The text. Never more than the limit and one byte is read.
     pub fn read(self) -> Result<String, CliError> {
         let (place, bytes) = match self {
@@ -55,23 +79,27 @@ impl TextSource {
     }
 }
 
-/// Hands on text as it comes, until it ends or nobody reads any more.
+/// Hands on text as it comes from `place`, until it ends or nobody reads any more.
 ///
 /// # Errors
 /// When it cannot be read, or is no UTF-8: at the first byte that is none.
-pub async fn write_on(mut source: impl AsyncRead + Unpin, input: TextInput) -> Result<(), CliError> {
+pub async fn write_on(
+    mut source: impl AsyncRead + Unpin,
+    place: &str,
+    input: TextInput,
+) -> Result<(), CliError> {
     let mut bytes = Vec::with_capacity(READ_BYTES);
     let mut before = 0;
     loop {
         let read = source.read_buf(&mut bytes).await;
-        let read = read.map_err(|source| CliError::Input { place: "stdin".into(), source })?;
+        let read = read.map_err(|source| CliError::Input { place: place.to_owned(), source })?;
         let valid = match std::str::from_utf8(&bytes) {
             Ok(_) => bytes.len(),
             // A character may be cut in two, but not by the end.
             Err(error) if error.error_len().is_none() && read > 0 => error.valid_up_to(),
             Err(error) => {
                 return Err(CliError::NotUtf8 {
-                    place: "stdin".into(),
+                    place: place.to_owned(),
                     offset: before + error.valid_up_to(),
                 });
             }
@@ -81,7 +109,7 @@ pub async fn write_on(mut source: impl AsyncRead + Unpin, input: TextInput) -> R
         }
         let rest = bytes.split_off(valid);
         let text = String::from_utf8(std::mem::replace(&mut bytes, rest));
-        let text = text.map_err(|_| CliError::NotUtf8 { place: "stdin".into(), offset: before })?;
+        let text = text.map_err(|_| CliError::NotUtf8 { place: place.to_owned(), offset: before })?;
         before += text.len();
         if !text.is_empty() && !input.push(text).await {
             return Ok(());

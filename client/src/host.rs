@@ -148,6 +148,10 @@ impl SessionHost {
         speaking
     }
 
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.shared.bus
+    }
+
     fn admit(&self, ask: &SpeakAsk, text_comes: bool) -> Result<(), ServiceError> {
         if text_comes && ask.request.is_ssml() {
             let message = "an SSML document is given as a whole, not in pieces";

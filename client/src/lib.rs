@@ -12,6 +12,7 @@
 //!                        ManagerPort: open, advance, finish, cancel
 //! ```
 
+pub mod clips;
 pub mod config;
 pub mod host;
 pub mod port;

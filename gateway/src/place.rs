@@ -1,4 +1,4 @@
-//! Where a client's file may lie: inside one folder, whatever the path says.
+//! Where a client's files may lie: inside one folder, whatever the path says.
 //!
 //! The folder of the file is resolved with all its links before it is compared, so neither `..` nor a link leads out. The
 //! file itself is made by a rename, which replaces a link instead of following it.
@@ -46,6 +46,26 @@ impl Root {
         let place = folder.join(name);
         if path.ends_with('/') || place.is_dir() { Err(refused("it is a folder".into())) } else { Ok(place) }
     }
+
+    /// The file that `path` means and that is there already, its links resolved. A relative one starts in the working directory.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST naming `speakerClip`: outside, or not there.
+    pub fn existing(&self, path: &str) -> Result<PathBuf, ServiceError> {
+        let refused = |why: String| {
+            let message = format!("speakerClip {path:?} cannot be used: {why}");
+            ServiceError::field(Reason::Malformed, "speakerClip", message)
+        };
+        if path.is_empty() || path.contains('\0') {
+            return Err(refused("it is no path".into()));
+        }
+        let place = Path::new(path).canonicalize().map_err(|error| refused(error.to_string()))?;
+        if place.starts_with(&self.0) {
+            Ok(place)
+        } else {
+            Err(refused(format!("files must lie in {}", self.0.display())))
+        }
+    }
 }
 
 /// How the audio is written: as asked, else as the file's extension says, else wav.
@@ -75,6 +95,24 @@ mod tests {
         assert!(root.place("").is_err());
         assert!(root.place("/").is_err());
         assert!(Root::new(Path::new("/")).unwrap().place(inside.join("a").to_str().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn files_that_are_read_lie_there_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = dir.path().join("in");
+        std::fs::create_dir(&inside).unwrap();
+        for file in [inside.join("a.wav"), dir.path().join("b.wav")] {
+            std::fs::write(file, "speech").unwrap();
+        }
+        std::os::unix::fs::symlink(dir.path().join("b.wav"), inside.join("link.wav")).unwrap();
+        let root = Root::new(&inside).unwrap();
+        let file = |name: &str| root.existing(inside.join(name).to_str().unwrap());
+        assert_eq!(file("a.wav").unwrap(), inside.canonicalize().unwrap().join("a.wav"));
+        for wrong in ["../b.wav", "link.wav", "none.wav", "a\0b"] {
+            assert_eq!(file(wrong).unwrap_err().details.unwrap()["field"], "speakerClip", "{wrong}");
+        }
+        assert!(root.existing("").is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! length, requests under way, audio inside a reply, and what waits to be written: a parent that does not read stops the
 //! asking for more speech.
 
+mod coming;
 mod events;
 mod flights;
 mod hello;

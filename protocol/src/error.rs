@@ -75,6 +75,8 @@ reasons! {
     UnknownMethod = "unknown_method", InvalidRequest, false;
     /// The messageId is that of another request.
     IdReused = "id_reused", InvalidRequest, false;
+    /// No request of that messageId is under way (any more).
+    UnknownRequest = "unknown_request", InvalidRequest, false;
     /// There is no such durable job (any more).
     UnknownJob = "unknown_job", InvalidRequest, false;
     /// The model or voice is not in the catalogue.

@@ -33,6 +33,15 @@ pub const MAX_EVENT_AUDIO_BYTES: usize = 64 * 1024;
 /// Requests that may be under way at once.
 pub const MAX_IN_FLIGHT: usize = 256;
 
+/// The longest piece of a text that comes in pieces, in bytes.
+pub const MAX_PIECE_BYTES: usize = crate::MAX_UNPLANNED_BYTES;
+
+/// Pieces of one text, flushes among them, that may wait to be taken.
+pub const MAX_PIECES: usize = 64;
+
+/// Bytes of one text that may wait to be taken.
+pub const MAX_WAITING_TEXT_BYTES: usize = 4 * MAX_PIECE_BYTES;
+
 macro_rules! methods {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
         /// What can be asked of the gateway.
@@ -60,6 +69,12 @@ methods! {
     Synthesize = "synthesize";
     /// Speak, and send the audio as it comes.
     SynthesizeStream = "synthesizeStream";
+    /// More of a text that comes in pieces.
+    Text = "text";
+    /// Speak what has come of a text, though its last sentence may not look complete.
+    Flush = "flush";
+    /// No more of a text will come.
+    End = "end";
     /// Give a request up.
     Cancel = "cancel";
     /// How the fleet is.
@@ -101,6 +116,12 @@ pub enum GatewayRequest {
     Synthesize(Box<SynthesisRequest>),
     /// Speak, as a stream.
     SynthesizeStream(Box<StreamRequest>),
+    /// See [`TextPiece`].
+    Text(TextPiece),
+    /// Speak what has come of a text.
+    Flush(OfText),
+    /// No more of a text will come.
+    End(OfText),
     /// Give a request up.
     Cancel(CancelRequest),
     /// How the fleet is.
@@ -132,6 +153,9 @@ impl GatewayRequest {
             Self::Hello(_) => Method::Hello,
             Self::Synthesize(_) => Method::Synthesize,
             Self::SynthesizeStream(_) => Method::SynthesizeStream,
+            Self::Text(_) => Method::Text,
+            Self::Flush(_) => Method::Flush,
+            Self::End(_) => Method::End,
             Self::Cancel(_) => Method::Cancel,
             Self::Status => Method::Status,
             Self::Metrics => Method::Metrics,
@@ -204,6 +228,12 @@ pub struct GatewayLimits {
     pub inline_audio_bytes: usize,
     /// Bytes of text in one request.
     pub text_bytes: usize,
+    /// Bytes of one piece of a text that comes in pieces; 0 where none can be taken.
+    #[serde(default)]
+    pub piece_bytes: usize,
+    /// Pieces of one text that may wait for their answers.
+    #[serde(default)]
+    pub pieces: usize,
 }
 
 impl Default for GatewayLimits {
@@ -213,6 +243,8 @@ impl Default for GatewayLimits {
             message_bytes: MAX_REQUEST_BYTES,
             inline_audio_bytes: MAX_INLINE_AUDIO_BYTES,
             text_bytes: crate::MAX_TEXT_BYTES,
+            piece_bytes: MAX_PIECE_BYTES,
+            pieces: MAX_PIECES,
         }
     }
 }
@@ -227,6 +259,27 @@ pub struct StreamRequest {
     /// How many audio events may be sent before the parent grants more; no bound but stdout's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u32>,
+    /// More of the text will come, in pieces; its own text, which may be empty, is the first of them. Plain text only.
+    #[serde(default, skip_serializing_if = "crate::plan::is_false")]
+    pub text_comes: bool,
+}
+
+/// More of the text of a stream that was asked for with `textComes`. Answered once it is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TextPiece {
+    /// The `messageId` of the stream's request.
+    pub message_id: MessageId,
+    /// What comes next, at most [`MAX_PIECE_BYTES`].
+    pub text: String,
+}
+
+/// Which text is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OfText {
+    /// The `messageId` of the stream's request.
+    pub message_id: MessageId,
 }
 
 /// Which request is given up.

@@ -1,6 +1,6 @@
 //! The words that the parts of chorus say to one another.
 //!
-//! Everything here is data and pure functions over data: wire types ([`request`], [`plan`], [`job`], [`durable`], [`fleet`], [`pipe`]),
+//! Everything here is data and pure functions over data: wire types ([`request`], [`clip`], [`plan`], [`job`], [`durable`], [`fleet`], [`pipe`]),
 //! the [`envelope`] every message travels in, the [`codec`] that turns envelopes into bytes and back under limits,
 //! [`version`] negotiation, and [`names`], the one place where a NATS subject, stream, consumer or bucket gets its name.
 //! No I/O, no clock, no globals: a message is built by its sender with the time and ids it was given.
@@ -8,6 +8,7 @@
 pub mod adapt;
 pub mod audio;
 pub mod breaker;
+pub mod clip;
 pub mod codec;
 pub mod durable;
 pub mod envelope;
@@ -26,6 +27,7 @@ pub mod takes;
 pub mod version;
 
 pub use audio::{AudioChunk, AudioData, AudioFormat};
+pub use clip::ClipId;
 pub use envelope::{Envelope, MessageType, Metadata};
 pub use error::{ErrorCode, Reason, ServiceError};
 pub use ids::{

@@ -15,12 +15,14 @@ pub const DEAD_STREAM: &str = "TTS_DEAD";
 pub const MODELS_BUCKET: &str = "tts-models";
 /// KV bucket: breaker state per worker.
 pub const BREAKERS_BUCKET: &str = "tts-breakers";
-/// KV bucket: which worker serves which model.
+/// KV bucket: which models workers were told to serve.
 pub const PLACEMENT_BUCKET: &str = "tts-placement";
 /// KV bucket: durable jobs and idempotency records.
 pub const DURABLE_JOBS_BUCKET: &str = "tts-jobs";
 /// Object bucket: audio of plain replies and durable jobs.
 pub const AUDIO_BUCKET: &str = "tts-audio";
+/// Object bucket: speaker reference clips, by content ([`crate::clip`]).
+pub const CLIPS_BUCKET: &str = "tts-clips";
 /// Object bucket: spoken segments, by content.
 pub const CACHE_BUCKET: &str = "tts-cache";
 /// KV bucket: what is known of each key of [`CACHE_BUCKET`]: stored, or being spoken.
@@ -74,6 +76,8 @@ pub const JOB_RECORDS: &str = "job";
 pub const JOB_TEXTS: &str = "text";
 /// The principal of everybody while nobody has to say who he is.
 pub const DEFAULT_PRINCIPAL: &str = "default";
+/// Kind of record in [`PLACEMENT_BUCKET`]: a model that all workers of its engine were told to serve.
+pub const MODEL_ORDERS: &str = "model";
 /// All dead letters, as the stream listens for them.
 pub const ALL_DEAD: &str = "tts.dead.*";
 /// All heartbeats.

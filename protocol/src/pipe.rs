@@ -61,6 +61,9 @@ pub struct EngineSpeech {
     /// A speaker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voice: Option<String>,
+    /// A file on this machine with somebody's speech, whose voice the model shall take on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaker_clip: Option<String>,
     /// A language.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
@@ -85,6 +88,7 @@ impl EngineSpeech {
             model: model.into(),
             text: text.into(),
             voice: None,
+            speaker_clip: None,
             language: None,
             speed: None,
             pitch: None,
@@ -108,6 +112,8 @@ pub struct Capabilities {
     pub seed: bool,
     /// Honours `cancel`.
     pub cancel: bool,
+    /// Honours `speakerClip`, with those of its models that can take on a voice.
+    pub speaker_clip: bool,
     /// Requests it works on at the same time.
     pub lanes: u32,
     /// Requests it can speak in one batch.

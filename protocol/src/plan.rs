@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::clip::ClipId;
 use crate::error::ServiceError;
 use crate::ids::{Attempt, ManagerId, MessageId, ModelName, SegmentIndex, SessionId, WorkerId};
 use crate::request::{InputType, JobClass, Priority, SynthesisRequest, SynthesisResult, Warning};
@@ -20,6 +21,9 @@ pub struct Speech {
     /// A speaker of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voice: Option<String>,
+    /// A clip whose voice the model takes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaker_clip: Option<ClipId>,
     /// A language of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
@@ -51,7 +55,9 @@ impl Speech {
     pub fn with(&self, manner: Option<&Manner>) -> Self {
         let mut speech = self.clone();
         if let Some(Manner { voice, speed, pitch, volume, .. }) = manner {
-            speech.voice = voice.clone().or(speech.voice);
+            if voice.is_some() {
+                (speech.voice, speech.speaker_clip) = (voice.clone(), None);
+            }
             speech.speed = speed.or(speech.speed);
             speech.pitch = pitch.or(speech.pitch);
             speech.volume = volume.or(speech.volume);
@@ -60,7 +66,7 @@ impl Speech {
     }
 }
 
-/// What one segment has of its own, by SSML; each field replaces that of the [`Speech`].
+/// What one segment has of its own, by SSML; each field replaces that of the [`Speech`], and a speaker also its clip.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Manner {
@@ -370,4 +376,23 @@ pub struct Finish {
 pub struct Finished {
     /// The result as hooks left it.
     pub result: SynthesisResult,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_speaker_of_a_document_speaks_in_his_own_voice() {
+        let speech = serde_json::json!({"model": "xtts", "speakerClip": ClipId::of(b"speech"), "speed": 2.0});
+        let speech: Speech = serde_json::from_value(speech).unwrap();
+        let slower = Manner { speed: Some(0.5), ..Manner::default() };
+        assert_eq!(speech.with(Some(&slower)).speaker_clip, speech.speaker_clip);
+        let named = Manner { voice: Some("ann".into()), ..Manner::default() };
+        let spoken = speech.with(Some(&named));
+        assert_eq!(
+            (spoken.voice.as_deref(), spoken.speaker_clip, spoken.speed),
+            (Some("ann"), None, Some(2.0))
+        );
+    }
 }

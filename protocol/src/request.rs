@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::MAX_TEXT_BYTES;
 use crate::audio::{AudioFormat, AudioRef};
+use crate::clip::ClipId;
 use crate::error::{Reason, ServiceError};
 use crate::ids::MessageId;
 
@@ -89,6 +90,10 @@ pub struct SynthesisRequest {
     /// A model of the catalogue; the default one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Somebody's speech, for models that can take on a voice: a clip in the bucket `tts-clips`, as `sha256:` and the digest of
+    /// its bytes in hex. Over stdio also a file on the parent's host. Not beside a speaker in `voice`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaker_clip: Option<String>,
     /// A language, for multilingual models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
@@ -174,6 +179,7 @@ impl SynthesisRequest {
             let message = format!("sampleRate must be {least} to {most} Hz; it is {rate}");
             return Err(ServiceError::field(Reason::Malformed, "sampleRate", message));
         }
+        self.clip()?;
         match self.deadline_ms {
             Some(ms) if !(1..=MAX_DEADLINE_MS).contains(&ms) => Err(ServiceError::field(
                 Reason::Malformed,
@@ -182,6 +188,17 @@ impl SynthesisRequest {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// The clip whose voice is asked for.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST naming `speakerClip` for what is no reference to one.
+    pub fn clip(&self) -> Result<Option<ClipId>, ServiceError> {
+        let parsed = self.speaker_clip.as_deref().map(str::parse).transpose();
+        parsed.map_err(|error| {
+            ServiceError::field(Reason::Malformed, "speakerClip", format!("speakerClip {error}"))
+        })
     }
 
     /// Whether the text is an SSML document.
@@ -346,6 +363,12 @@ mod tests {
         let ssml = SynthesisRequest { input_type: Some(InputType::Ssml), ..saying(&"a".repeat(70_000)) };
         assert_eq!(field_of(ssml), "text");
         assert_eq!(field_of(SynthesisRequest { deadline_ms: Some(0), ..saying("a") }), "deadlineMs");
+        for clip in ["", "/etc/passwd", "sha256:../x"] {
+            assert_eq!(
+                field_of(SynthesisRequest { speaker_clip: Some(clip.into()), ..saying("a") }),
+                "speakerClip"
+            );
+        }
         assert_eq!(saying("hello").validate(), Ok(()));
     }
 

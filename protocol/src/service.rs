@@ -206,6 +206,17 @@ pub struct LoadModel {
     pub model: ModelDefinition,
 }
 
+/// What `tts.models.load` leaves in the bucket `tts-placement`: workers of the model's engine that come later serve it too, until it
+/// is unloaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// The model.
+    pub model: ModelName,
+    /// When it was ordered, in milliseconds of Unix time.
+    pub since_ms: u64,
+}
+
 /// `tts.models.unload`: takes a model off the workers; with `remove`, out of the catalogue, and its queue is purged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

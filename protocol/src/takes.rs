@@ -127,6 +127,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clip::ClipId;
     use crate::ids::ModelName;
     use crate::request::{InputType, Priority};
 
@@ -134,6 +135,7 @@ mod tests {
         Speech {
             model: ModelName::new("joe").unwrap(),
             voice: None,
+            speaker_clip: None,
             language: None,
             speed: None,
             pitch: None,
@@ -152,6 +154,8 @@ mod tests {
             key("other", &speech(), "hello"),
             key("id", &speech(), "hello."),
             key("id", &Speech { voice: text(Some("p1")), ..speech() }, "hello"),
+            key("id", &Speech { speaker_clip: Some(ClipId::of(b"one")), ..speech() }, "hello"),
+            key("id", &Speech { speaker_clip: Some(ClipId::of(b"two")), ..speech() }, "hello"),
             key("id", &Speech { language: text(Some("p1")), ..speech() }, "hello"),
             key("id", &Speech { speed: Some(1.5), ..speech() }, "hello"),
             key("id", &Speech { pitch: Some(1.5), ..speech() }, "hello"),

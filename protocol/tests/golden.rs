@@ -15,6 +15,9 @@ use chorus_protocol::service::*;
 use chorus_protocol::*;
 use serde_json::json;
 
+#[path = "golden/clip.rs"]
+mod clip;
+
 #[path = "golden/durable.rs"]
 mod durable;
 
@@ -59,6 +62,7 @@ fn speech() -> Speech {
     Speech {
         model: model(),
         voice: Some("p225".into()),
+        speaker_clip: None,
         language: Some("en".into()),
         speed: Some(1.25),
         pitch: None,
@@ -83,6 +87,7 @@ fn request() -> SynthesisRequest {
         text: "Grüße, 世界.".into(),
         input_type: None,
         voice: Some("p225".into()),
+        speaker_clip: None,
         model: Some("tts_models/en/ljspeech/vits".into()),
         language: Some("en".into()),
         speed: Some(1.25),
@@ -410,6 +415,7 @@ fn what_the_fleet_says_of_itself() {
     golden("model_status", status.clone());
     golden("model_list", ModelList { models: vec![definition()] });
     golden("load_model", LoadModel { model: definition() });
+    golden("placement", Placement { model: model(), since_ms: NOW_MS });
     golden("unload_model", UnloadModel { model: model(), remove: true });
     golden(
         "service_metrics",

@@ -131,6 +131,48 @@ async fn a_pool_that_cannot_form_goes_on_with_a_single_worker() {
 }
 
 #[tokio::test]
+async fn a_worker_that_comes_back_serves_again_what_it_was_told_to_serve() {
+    let fleet = Fleet::up(&["--engine", "checkable", "--workers", "1"]).await;
+    let client = async_nats::connect(&fleet.url).await.unwrap();
+    let order = async |subject: &'static str, payload: Value| {
+        let question = json!({"version": "2.0.0", "messageId": "o", "timestamp": 0, "type": "request", "payload": payload});
+        let answer = nats::ask_json(&client, subject, question.to_string()).await;
+        assert_eq!(answer["type"], "response", "{answer}");
+    };
+    // The worker once its process is another than `before` and it serves exactly these models.
+    let serving = async |before: u64, names: &[&str]| {
+        poll("a worker with its models", Duration::from_secs(30), || async {
+            let status = fleet.status().await;
+            let worker = &status["workers"][0];
+            let models = worker["models"].as_array()?;
+            let ready = models.iter().all(|model| model["state"] == "ready");
+            let named: Vec<_> = models.iter().filter_map(|model| model["name"].as_str()).collect();
+            let pid = worker["pid"].as_u64()?;
+            (ready && named == names && pid != before && worker["lastHeartbeatMs"].as_u64() < Some(1_500))
+                .then_some(pid)
+        })
+        .await
+    };
+    let model = json!({"name": "second", "engine": "checkable", "source": {"builtin": "checkable"}});
+    order("tts.models.load", json!({"model": model})).await;
+    let first = serving(0, &["checkable", "second"]).await;
+    signal(first as u32, Signal::KILL);
+    let again = serving(first, &["checkable", "second"]).await;
+    let asked = json!({"text": "It is here again.", "model": "second"});
+    let reply = nats::ask_json(&client, "tts.synthesize", asked.to_string()).await;
+    assert_eq!(
+        (&reply["success"], &reply["metadata"]["modelUsed"]),
+        (&json!(true), &json!("second")),
+        "{reply}"
+    );
+
+    order("tts.models.unload", json!({"model": "second"})).await;
+    serving(0, &["checkable"]).await;
+    signal(again as u32, Signal::KILL);
+    serving(again, &["checkable"]).await;
+}
+
+#[tokio::test]
 async fn no_orphan_outlives_a_killed_fleet() {
     let fleet = Fleet::up(&["--engine", "null", "--workers", "2"]).await;
     assert!(

@@ -70,7 +70,7 @@ async fn bad_input_is_refused_with_a_reason() {
         (&["say", ""], b"", "text"),
         (&["say", "-"], b"\xff\xfe", "UTF-8"),
         (&["say", "-"], b"a\0b", "NUL"),
-        (&["say", "--file", "long.txt"], b"", "262144"),
+        (&["say", "--ssml", "--file", "long.txt"], b"", "262144"),
         (&["say", "hello", "--speed", "9"], b"", "speed"),
         (&["say", "--file", "missing.txt"], b"", "missing.txt"),
         (&["say", "hello", "-o", "no/such/folder/x.wav"], b"", "no/such/folder"),
@@ -99,6 +99,23 @@ async fn text_comes_from_a_file_or_standard_input_too() {
         chorus_tests::checkable::assert_spoken(&wav.samples, &["From a file."]);
         std::fs::remove_file(home.file("out.wav")).unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_file_may_be_longer_than_a_message() {
+    let home = Home::provisioned();
+    let sentence = format!("A sentence of a book{}. ", " that goes on".repeat(14));
+    let book = sentence.repeat(1_400);
+    assert!(book.len() > 262_144);
+    std::fs::write(home.file("book.txt"), book).unwrap();
+    let args = ["say", "--file", "book.txt", "-o", "book.wav", "--engine", "null", "--json"];
+    let said = chorus(&home, &args).await.ok().json();
+    assert_eq!(said["metadata"]["segments"], 1_400, "{said}");
+    std::fs::write(home.file("bad.txt"), b"A good sentence. \xff").unwrap();
+    let bad = chorus(&home, &["say", "--file", "bad.txt", "-o", "bad.wav", "--engine", "null"]).await;
+    assert!(bad.code != 0 && bad.stderr.contains("bad.txt") && bad.stderr.contains("17"), "{}", bad.stderr);
+    assert!(!home.file("bad.wav").exists());
+    nothing_is_left(&home).await;
 }
 
 #[tokio::test]

@@ -221,6 +221,82 @@ async fn frames_carry_streams_and_a_window_holds_them_back() {
 }
 
 #[tokio::test]
+async fn a_text_comes_in_pieces_and_is_spoken_as_it_comes() {
+    let mut gateway = Gateway::embedded();
+    let of = |method: &str| json!({"method": method, "messageId": "s"});
+    let piece = |text: &str| json!({"method": "text", "messageId": "s", "text": text});
+    let asked = json!({"method": "synthesizeStream", "text": "The first sent", "textComes": true});
+    let mut audio = Vec::new();
+    gateway.say(ask("s", asked)).await;
+    gateway.say(ask("1", piece("ence is here. And here the sec"))).await;
+    // Taken, and spoken as far as it is a sentence, before any more has come.
+    let mut taken = false;
+    while !taken || audio.is_empty() {
+        let heard = gateway.hear().await;
+        match heard["payload"]["data"].as_str() {
+            Some(data) => audio.extend(base64::prelude::BASE64_STANDARD.decode(data).unwrap()),
+            None => {
+                assert_eq!((correlation(&heard), &heard["payload"]), ("1", &json!({})));
+                taken = true;
+            }
+        }
+    }
+    let first_samples = audio.len() / 2;
+    assert_eq!(first_samples, 800 * "The first sentence is here.".len());
+    // A flush has spoken what looks unfinished.
+    gateway.say(ask("2", piece("ond one"))).await;
+    gateway.say(ask("3", of("flush"))).await;
+    let (mut answered, mut heard_second) = (Vec::new(), false);
+    while answered.len() < 2 || !heard_second {
+        let heard = gateway.hear().await;
+        match heard["payload"]["data"].as_str() {
+            Some(data) => {
+                audio.extend(base64::prelude::BASE64_STANDARD.decode(data).unwrap());
+                heard_second = true;
+            }
+            None => answered.push(correlation(&heard).to_owned()),
+        }
+    }
+    assert_eq!(answered, ["2", "3"], "in their order");
+    gateway.say(ask("4", piece(" The last"))).await;
+    gateway.say(ask("5", of("end"))).await;
+    gateway.say(ask("6", piece("Too late."))).await;
+    let (mut result, mut late) = (Value::Null, Value::Null);
+    while result.is_null() || late.is_null() {
+        let heard = gateway.hear().await;
+        match (correlation(&heard), heard["payload"]["data"].as_str()) {
+            (_, Some(data)) => audio.extend(base64::prelude::BASE64_STANDARD.decode(data).unwrap()),
+            ("s", None) => result = heard["payload"].clone(),
+            ("6", None) => late = heard,
+            _ => {}
+        }
+    }
+    assert_eq!(result["success"], true, "{result}");
+    assert_eq!((&late["type"], &late["payload"]["details"]["field"]), (&json!("error"), &json!("messageId")));
+    let samples: Vec<i16> =
+        audio.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect();
+    checkable::assert_spoken(
+        &samples,
+        &["The first sentence is here.", "And here the second one", "The last"],
+    );
+
+    // The end of the input is the end of a text that is still open.
+    let asked = json!({"method": "synthesizeStream", "text": "And nobody ends this", "textComes": true});
+    gateway.say(ask("open", asked)).await;
+    gateway.to = None;
+    let ended = loop {
+        let heard = gateway.hear().await;
+        if heard["payload"]["data"].is_null() {
+            break heard;
+        }
+    };
+    assert_eq!((correlation(&ended), &ended["payload"]["success"]), ("open", &json!(true)), "{ended}");
+    let (code, home) = gateway.ended().await;
+    assert_eq!(code, 0);
+    fleet::nothing_is_left(&home).await;
+}
+
+#[tokio::test]
 async fn a_fleet_of_its_own_has_as_many_workers_as_asked() {
     let mut gateway = Gateway::start(&["--engine", "null", "--workers", "2"]);
     gateway.say(ask("t", json!({"text": "hello"}))).await;

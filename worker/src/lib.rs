@@ -11,10 +11,11 @@
 //!
 //! [`pull`] owns the credits and asks for jobs; each delivery becomes a [`run`], a pure state machine with one task around
 //! it; the run speaks through the [`engine`]'s pipe and sends the pieces on as they come. [`runs`] is the table that all
-//! others look at. What was spoken is stored on the side (`keep`). [`service`] starts everything and knows the one way out.
+//! others look at. What was spoken is stored on the side (`keep`); somebody's speech to speak like is fetched before (`clips`). [`service`] starts everything and knows the one way out.
 //!
 //! Decisions (what to pull, what a run does next, which model to load) are pure and take the time as an argument.
 
+mod clips;
 pub mod config;
 pub mod control;
 pub mod engine;

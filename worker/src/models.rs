@@ -1,7 +1,7 @@
 //! The models of a worker: loaded as the catalogue and orders want them, on whichever engine is alive.
 //!
-//! One task loads and unloads, so no two loads race. [`plan`] decides; this file watches the catalogue, the engine and
-//! the orders, and tells the rest of the worker which models speak. A model that is to go is taken from the pulls first,
+//! One task loads and unloads, so no two loads race. [`plan`] decides; this file watches the catalogue, the engine, the
+//! orders, and the records of orders that were given before this worker came, and tells the rest of the worker which models speak. A model that is to go is taken from the pulls first,
 //! then its last runs end, then the engine forgets it.
 
 pub(crate) mod identity;
@@ -11,10 +11,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chorus_bus::{Bus, CatalogueChange, CatalogueWatch};
+use chorus_bus::{Bucket, Bus, CatalogueChange, CatalogueWatch, RecordChange, RecordWatch};
 use chorus_protocol::fleet::LoadedModel;
 use chorus_protocol::job::Failed;
 use chorus_protocol::pipe::{EngineRequest, LoadAnswer, UnloadAnswer};
+use chorus_protocol::service::Placement;
 use chorus_protocol::{ModelDefinition, ModelName};
 use chorus_runtime::clock::SharedClock;
 use futures::future::BoxFuture;
@@ -31,6 +32,8 @@ use plan::{Plan, Step};
 const UNUSED_WITHIN: Duration = Duration::from_secs(30);
 /// How long a broken watch of the catalogue rests before it is tried again.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
+/// How long a worker that has just come waits for what was ordered before, so that it begins with the whole.
+const PLACED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Which models there are and which speak.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -74,7 +77,11 @@ impl Loader {
     /// Loads and unloads until it is dropped.
     pub(crate) async fn run(mut self) {
         let mut plan = Plan::new(self.config.assigned.clone(), self.config.engine.kind.clone());
-        let mut catalogue = None;
+        let mut watches = Watches::default();
+        let first = tokio::time::timeout(PLACED_WITHIN, watches.all_placed(&self.bus, &mut plan)).await;
+        if first.is_err() {
+            tracing::debug!("what was ordered before is not known yet");
+        }
         let mut session: Option<Session> = None;
         loop {
             self.tell(&plan);
@@ -85,7 +92,7 @@ impl Loader {
             match (step, &session) {
                 (Step::Load(definition), Some(on)) => self.load(&mut plan, *definition, on).await,
                 (Step::Unload(model), Some(on)) => self.unload(&mut plan, model, on).await,
-                (Step::Wait(until), _) => self.wait(&mut plan, &mut catalogue, until).await,
+                (Step::Wait(until), _) => self.wait(&mut plan, &mut watches, until).await,
                 (_, None) => {}
             }
             let current = self.engine.borrow_and_update().session().cloned();
@@ -98,18 +105,15 @@ impl Loader {
     }
 
     /// Waits for the catalogue, an order, the engine, or `until`.
-    async fn wait(
-        &mut self,
-        plan: &mut Plan,
-        catalogue: &mut Option<CatalogueWatch>,
-        until: Option<std::time::Instant>,
-    ) {
+    async fn wait(&mut self, plan: &mut Plan, watches: &mut Watches, until: Option<std::time::Instant>) {
+        let Watches { catalogue, placed } = watches;
         let ended = session_end(&self.engine);
         tokio::select! {
             change = next_change(&self.bus, catalogue) => match change {
                 Some(change) => self.apply(plan, change),
                 None => plan.listing_begins(),
             },
+            change = next_placed(&self.bus, placed) => take_placed(plan, change),
             Some(order) = self.orders.recv() => match order {
                 ModelOrder::Load(model) => plan.add(self.config.localized(*model)),
                 ModelOrder::Unload(model) => plan.withhold(model),
@@ -217,6 +221,60 @@ fn told(failed: &Failed) -> String {
     match failed.stderr.last() {
         Some(line) => format!("{} (its last words: {line})", failed.error),
         None => failed.error.to_string(),
+    }
+}
+
+/// What is watched on the broker.
+#[derive(Default)]
+struct Watches {
+    catalogue: Option<CatalogueWatch>,
+    placed: Option<RecordWatch<Placement>>,
+}
+
+impl Watches {
+    /// Takes what was ordered before.
+    async fn all_placed(&mut self, bus: &Bus, plan: &mut Plan) {
+        loop {
+            let change = next_placed(bus, &mut self.placed).await;
+            let ready = matches!(change, RecordChange::Ready);
+            take_placed(plan, change);
+            if ready {
+                return;
+            }
+        }
+    }
+}
+
+fn take_placed(plan: &mut Plan, change: RecordChange<Placement>) {
+    match change {
+        RecordChange::Put { key, value, .. } if value.model.as_str() == key => plan.placed(value.model),
+        RecordChange::Put { key, .. } | RecordChange::Malformed { key, .. } => {
+            tracing::warn!(key, "an order about a model that cannot be read; left out");
+        }
+        RecordChange::Removed { key } => match ModelName::new(&key) {
+            Ok(model) => plan.displaced(&model),
+            Err(error) => tracing::warn!(key, %error, "an order about no model is gone"),
+        },
+        RecordChange::Ready => {}
+    }
+}
+
+/// The next change of what was ordered, through a watch that is made anew when it breaks. Cancel-safe.
+async fn next_placed(bus: &Bus, watch: &mut Option<RecordWatch<Placement>>) -> RecordChange<Placement> {
+    loop {
+        if let Some(open) = watch {
+            match open.next().await {
+                Some(change) => return change,
+                None => *watch = None,
+            }
+        }
+        match bus.records(Bucket::MODEL_ORDERS).watch().await {
+            Ok(fresh) => *watch = Some(fresh),
+            Err(error) => {
+                tracing::debug!(%error, "cannot watch for orders yet");
+                tokio::time::sleep(WATCH_PAUSE).await;
+            }
+        }
     }
 }
 

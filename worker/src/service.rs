@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::clips::ClipStore;
 use crate::config::{ConfigError, WorkerConfig};
 use crate::control::Control;
 use crate::engine::{Engine, EngineState};
@@ -193,6 +194,7 @@ impl WorkerService {
             gate: breaker.clone(),
             turns: Turns::default(),
             keeper,
+            clips: ClipStore::new(bus.clips()),
             unjudged: Arc::new(Semaphore::new(MAX_UNJUDGED)),
             leaving: leaving.clone(),
         });

@@ -78,6 +78,7 @@ mod tests {
         Speech {
             model: ModelName::new("m").unwrap(),
             voice: None,
+            speaker_clip: None,
             language: None,
             speed: Some(2.0),
             pitch: Some(-3.0),

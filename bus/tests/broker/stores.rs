@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chorus_bus::{BusErrorKind, CatalogueChange, Layout, ObjectBucket};
-use chorus_protocol::ModelName;
+use chorus_protocol::clip::MAX_CLIP_BYTES;
+use chorus_protocol::{ClipId, ModelName};
 
 use crate::support::*;
 
@@ -137,4 +138,31 @@ async fn objects_of_two_buckets_do_not_meet_and_each_forgets_in_its_time() {
     })
     .await;
     assert_eq!(audio.get("key").await.unwrap(), both);
+}
+
+#[tokio::test]
+async fn clips_are_known_by_what_is_in_them() {
+    let server = Server::start().await;
+    let bus = server.laid_out().await;
+    let (clips, objects) = (bus.clips(), bus.objects(ObjectBucket::Clips));
+    let within = Duration::from_secs(8);
+    let speech = Bytes::from(vec![7; 300_000]);
+    let id = clips.keep(speech.clone()).await.unwrap();
+    assert_eq!((id, clips.fetch(&id, within).await.unwrap()), (ClipId::of(&speech), speech.clone()));
+
+    let fetched = async |id: &ClipId| clips.fetch(id, within).await.map_err(|error| error.kind);
+    assert_eq!(fetched(&ClipId::of(b"nobody's")).await, Err(BusErrorKind::NotFound));
+    // Other bytes under its name are found out, and put right.
+    for other in [Bytes::from(vec![8; speech.len()]), speech.slice(..1_000)] {
+        objects.put(&id.key(), other).await.unwrap();
+        assert_eq!(fetched(&id).await, Err(BusErrorKind::Malformed));
+        assert_eq!(clips.keep(speech.clone()).await.unwrap(), id);
+        assert_eq!(fetched(&id).await, Ok(speech.clone()));
+    }
+
+    let large = Bytes::from(vec![0; MAX_CLIP_BYTES + 1]);
+    assert_eq!(clips.keep(large.clone()).await.unwrap_err().kind, BusErrorKind::TooLarge);
+    let large_id = ClipId::of(&large);
+    objects.put(&large_id.key(), large).await.unwrap();
+    assert_eq!(fetched(&large_id).await, Err(BusErrorKind::TooLarge));
 }

@@ -157,6 +157,7 @@ pub fn job(class: JobClass, segment: u32) -> Job {
     let speech = Speech {
         model: model(),
         voice: None,
+        speaker_clip: None,
         language: None,
         speed: None,
         pitch: None,

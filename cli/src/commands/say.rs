@@ -1,7 +1,8 @@
 //! `chorus say`: a text into a file, through a fleet that is there or one of its own.
 
+use bytes::Bytes;
 use chorus_bus::Bus;
-use chorus_client::SessionHost;
+use chorus_client::{SessionHost, clips};
 use chorus_protocol::{InputType, Priority, SynthesisRequest, SynthesisResult};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,7 @@ use crate::app::Context;
 use crate::args::{PriorityArg, SayArgs};
 use crate::config::CliConfig;
 use crate::error::CliError;
-use crate::input::{TextSource, write_on};
+use crate::input::{Source, TextSource, write_on};
 use crate::locate::{self, unless_stopped};
 use crate::output::{Target, Writer};
 use crate::ui::{Tone, Ui};
@@ -24,14 +25,20 @@ pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
         return Err(CliError::Usage("--json and audio cannot both go to stdout: name a file with -o".into()));
     }
     let source = TextSource::new(args.text.clone(), args.file.clone())?;
-    // An SSML document means something only as a whole.
-    let comes = source == TextSource::Stdin && !args.ssml;
-    let text = if comes { String::new() } else { tokio::task::block_in_place(|| source.read())? };
+    // An SSML document means something only as a whole; any other text may be longer than a message.
+    let comes = if args.ssml { None } else { source.open()? };
+    let text = if comes.is_some() { String::new() } else { tokio::task::block_in_place(|| source.read())? };
     let request = request(&args, text);
-    if !comes {
+    if comes.is_some() {
+        request.validate_options()?;
+    } else {
         request.validate()?;
     }
-    let words = Words { request, comes };
+    let clip = match &args.speaker_clip {
+        Some(file) => Some(clips::read(file).await?),
+        None => None,
+    };
+    let words = Words { request, comes, clip };
     // An engine can be chosen only for a fleet of one's own.
     let own = args.engine.kind.is_some();
     if own && args.nats.is_some() {
@@ -53,10 +60,11 @@ pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
     report(context.ui, &target, result)
 }
 
-/// What is to be said, and whether its text comes on stdin, to be spoken as it comes.
+/// What is to be said, where its text comes from if it is spoken as it comes, and like whom.
 struct Words {
     request: SynthesisRequest,
-    comes: bool,
+    comes: Option<(Source, String)>,
+    clip: Option<Bytes>,
 }
 
 fn request(args: &SayArgs, text: String) -> SynthesisRequest {
@@ -82,33 +90,36 @@ fn request(args: &SayArgs, text: String) -> SynthesisRequest {
 async fn through(
     config: &CliConfig,
     connecting: impl Future<Output = Result<Bus, chorus_bus::BusError>>,
-    words: Words,
+    mut words: Words,
     target: &Target,
 ) -> Result<SynthesisResult, CliError> {
     let bus = connecting.await?;
     let cancel = CancellationToken::new();
     let _sessions_end_with_us = cancel.clone().drop_guard();
     let host = speak::sessions(config, &bus, &cancel).await?;
-    let result = if words.comes {
-        as_it_comes(&host, words.request, target).await
-    } else {
-        speak::into_writer(speak::ask(&host, words.request), Writer::new(target)).await
+    if let Some(clip) = words.clip.take() {
+        words.request.speaker_clip = Some(host.keep_clip(clip).await?.to_string());
+    }
+    let result = match words.comes {
+        Some((source, place)) => as_it_comes(&host, words.request, source, &place, target).await,
+        None => speak::into_writer(speak::ask(&host, words.request), Writer::new(target)).await,
     };
     host.stop().await;
     bus.close().await;
     result
 }
 
-/// Speaks what comes on stdin, each sentence as soon as it is complete.
+/// Speaks what comes, each sentence as soon as it is complete.
 async fn as_it_comes(
     host: &SessionHost,
     request: SynthesisRequest,
+    source: Source,
+    place: &str,
     target: &Target,
 ) -> Result<SynthesisResult, CliError> {
-    let stdin = chorus_runtime::stdio::stdin().map_err(CliError::io("cannot read stdin"))?;
     let (speaking, input) = speak::ask_coming(host, request);
     let speaking = speak::into_writer(speaking, Writer::new(target));
-    let writing = write_on(stdin, input);
+    let writing = write_on(source, place, input);
     tokio::pin!(speaking, writing);
     tokio::select! {
         result = &mut speaking => result,

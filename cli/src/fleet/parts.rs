@@ -199,6 +199,8 @@ fn layout(config: &CliConfig) -> Layout {
         replicas: config.nats.replicas as usize,
         cache_ttl: config.cache.ttl,
         cache_max_bytes: config.cache.max_bytes,
+        clips_ttl: config.clips.ttl,
+        clips_max_bytes: config.clips.max_bytes,
         ..Layout::default()
     }
 }

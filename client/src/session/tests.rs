@@ -145,6 +145,7 @@ impl World {
                     let speech = Speech {
                         model: ModelName::new("m").unwrap(),
                         voice: None,
+                        speaker_clip: None,
                         language: None,
                         speed: None,
                         pitch: None,

@@ -6,9 +6,19 @@
 export type Priority = 'low' | 'normal' | 'high';
 export type OutputFormat = 'wav' | 'mp3' | 'ogg' | 'opus' | 'flac' | 'pcm';
 
+/** In a text that comes in pieces: speak what has come, though its last sentence may not look complete. */
+export const FLUSH: unique symbol = Symbol.for('chorus-tts.flush');
+
 export interface SynthesisRequest {
   text: string;
+  /** Added: `ssml` makes the text a document. */
+  inputType?: 'text' | 'ssml';
   voice?: string;
+  /**
+   * Added: a recording of somebody's speech on this host, for models that can take on a voice; or a clip that is on the broker, as
+   * `sha256:` and its digest.
+   */
+  speakerClip?: string;
   /** Added: a model of the catalogue. */
   model?: string;
   /** Added: for models that speak several. */
@@ -25,9 +35,19 @@ export interface SynthesisRequest {
   deadlineMs?: number;
   /** Added: the same seed gives the same take, where the model lets it. */
   seed?: number;
+  /** Added: samples per second of the audio; the model's own without it. */
+  sampleRate?: number;
+  /** Added: a new take, though the same words may have been spoken before. */
+  fresh?: boolean;
 }
 
-export type StreamRequest = Omit<SynthesisRequest, 'outputPath'>;
+/** Pieces of a text in their order, such as a language model's tokens; a sentence is spoken as soon as it is complete. */
+export type TextPieces = AsyncIterable<string | typeof FLUSH>;
+
+export type StreamRequest = Omit<SynthesisRequest, 'outputPath' | 'text'> & {
+  /** Added: or a text that is still to come. */
+  text: string | TextPieces;
+};
 
 export enum ErrorCode {
   INITIALIZATION_FAILED = 'INIT_FAILED',

@@ -93,6 +93,9 @@ function requestOf(given: unknown): SynthesisRequest {
   if (request.outputPath !== undefined && typeof request.outputPath !== 'string') {
     throw failure(ErrorCode.INVALID_REQUEST, 'malformed', 'outputPath is a string', false, { field: 'outputPath' });
   }
+  if (request.speakerClip !== undefined && typeof request.speakerClip !== 'string') {
+    throw failure(ErrorCode.INVALID_REQUEST, 'malformed', 'speakerClip is a string', false, { field: 'speakerClip' });
+  }
   return request as SynthesisRequest;
 }
 

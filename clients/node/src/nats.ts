@@ -2,9 +2,10 @@
  * Plain requests straight to a fleet's broker: one question, one answer, by the official NATS client, which is loaded only
  * when this is used. Everything else (streams, models, metrics) needs a session and goes through `chorus stdio --nats`.
  */
-import { randomUUID } from 'node:crypto';
-import { rename, rm, writeFile } from 'node:fs/promises';
+import { createHash, randomUUID } from 'node:crypto';
+import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import type { ObjectStore } from '@nats-io/obj';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { ErrorCode, type OutputFormat, type SynthesisRequest, type SynthesisResult } from './contracts.js';
 import { aborted, failure } from './errors.js';
@@ -15,6 +16,9 @@ export interface NatsOptions {
   user?: string;
   password?: string;
 }
+
+const CLIPS_BUCKET = 'tts-clips';
+const MAX_CLIP_BYTES = 16 * 1024 * 1024;
 
 /** How long a reply may take when the request says nothing: the fleet's own deadline, and its way here. */
 const REPLY_MS = 35_000;
@@ -44,6 +48,8 @@ export class NatsRequests {
 
   async synthesize(request: SynthesisRequest, signal?: AbortSignal): Promise<SynthesisResult> {
     const { outputPath, ...rest } = request;
+    const clip = rest.speakerClip;
+    if (clip !== undefined && !clip.startsWith('sha256:')) rest.speakerClip = await unlessAborted(this.#keepClip(clip), signal);
     const asked = { ...rest, ...(outputPath && !rest.outputFormat ? { outputFormat: formatOf(outputPath) } : {}) };
     const reply = await unlessAborted(this.#ask(asked, (request.deadlineMs ?? 0) + REPLY_MS), signal);
     if (!reply.success || !reply.audio) return { ...reply, audio: undefined };
@@ -70,13 +76,32 @@ export class NatsRequests {
     }
   }
 
+  /** Puts a recording where workers find it; one that was put there before is put there again, so that it does not run out. */
+  async #keepClip(path: string): Promise<string> {
+    const unusable = (why: unknown): Error =>
+      failure(ErrorCode.INVALID_REQUEST, 'malformed', `the clip ${path} cannot be used: ${String(why)}`, false, { field: 'speakerClip' });
+    const about = await stat(path).catch((error: unknown) => {
+      throw unusable(error);
+    });
+    if (!about.isFile() || about.size === 0 || about.size > MAX_CLIP_BYTES) throw unusable(`a file of 1 to ${MAX_CLIP_BYTES} bytes is needed`);
+    const clip = await readFile(path);
+    const key = createHash('sha256').update(clip).digest('hex');
+    const store = await this.#store(CLIPS_BUCKET);
+    await store.putBlob({ name: key }, clip);
+    return `sha256:${key}`;
+  }
+
+  async #store(bucket: string): Promise<ObjectStore> {
+    const { Objm } = await import('@nats-io/obj').catch(() => {
+      throw failure(ErrorCode.INITIALIZATION_FAILED, 'no_client', 'large audio and clips over NATS need `npm install @nats-io/obj`', false);
+    });
+    return new Objm(this.#connection).open(bucket);
+  }
+
   /** Audio that does not fit into a message is an object. */
   async #audio(audio: NonNullable<Reply['audio']>): Promise<Uint8Array> {
     if (audio.data !== undefined) return Buffer.from(audio.data, 'base64');
-    const { Objm } = await import('@nats-io/obj').catch(() => {
-      throw failure(ErrorCode.INITIALIZATION_FAILED, 'no_client', 'large audio over NATS needs `npm install @nats-io/obj`', false);
-    });
-    const store = await new Objm(this.#connection).open(audio.bucket ?? '');
+    const store = await this.#store(audio.bucket ?? '');
     const data = await store.getBlob(audio.key ?? '');
     if (!data) throw failure(ErrorCode.SYNTHESIS_FAILED, 'audio_gone', 'the audio is not in its bucket any more', true);
     return data;

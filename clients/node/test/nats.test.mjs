@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -60,6 +60,11 @@ for (const transport of ['nats', 'stdio']) {
     assert.equal(written.outputPath, outputPath, JSON.stringify(written.error));
     assert.equal(header(readFileSync(outputPath)), 'OggS');
     assert.equal((await manager.synthesize({ text: '' })).error.code, 'INVALID_REQUEST');
+    // The clip arrives; this engine has but one voice.
+    const speakerClip = join(temporary(t), 'clip.wav');
+    writeFileSync(speakerClip, 'a recording');
+    const { error } = await manager.synthesize({ text: 'Like whom?', speakerClip });
+    assert.equal(`${error.details.reason} ${error.details.field}`, 'unsupported_option speakerClip');
     const abort = AbortSignal.timeout(50);
     await assert.rejects(manager.synthesize({ text: 'A sentence. '.repeat(5000) }, { signal: abort }), { name: 'TimeoutError' });
     const chunks = [];

@@ -1,9 +1,10 @@
 // What needs no fleet: the decoder, the configuration, the legacy layer.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BackwardCompatibilityLayer, ConfigMigrator, ConfigValidator, findPythonExecutable } from 'chorus-tts';
+import { BackwardCompatibilityLayer, ConfigMigrator, ConfigValidator, findPythonExecutable, FLUSH } from 'chorus-tts';
 import { Decoder, encodeMessage, ProtocolError } from '../dist/esm/wire.js';
 import { environmentOf } from '../dist/esm/config.js';
+import { streamOf } from '../dist/esm/stream.js';
 
 const message = (n, data) => ({ version: '2.1.0', messageId: `m${n}`, timestamp: n, type: 'event', payload: { n, data } });
 
@@ -36,6 +37,43 @@ test('noise between lines is skipped, and a message without an end is bounded', 
   frames.framing = 'frames';
   frames.push(Buffer.from([0xff, 0xff, 0xff, 0xff, 0]));
   assert.throws(() => frames.next(), ProtocolError);
+});
+
+test('a long piece goes in several, no character is cut in two, and few go ahead of their answers', async () => {
+  const sent = [];
+  const unanswered = [];
+  let ended;
+  let most = 0;
+  const child = {
+    call(payload) {
+      sent.push(payload);
+      if (payload.method === 'synthesizeStream') return { id: 's', answer: new Promise((resolve) => (ended = resolve)) };
+      if (payload.method === 'end') ended({ success: true });
+      const answer = new Promise((resolve) => unanswered.push(resolve));
+      most = Math.max(most, unanswered.length);
+      setImmediate(() => unanswered.shift()?.({}));
+      return { id: `p${sent.length}`, answer };
+    },
+    cancel: () => assert.fail('nothing is cancelled'),
+    grant: () => {},
+  };
+  const long = '🎶a'.repeat(20_000);
+  async function* text() {
+    yield long;
+    yield FLUSH;
+    yield '';
+    for (let n = 0; n < 100; n++) yield 'word ';
+  }
+  for await (const chunk of streamOf(async () => ({ child: async () => child }), { text: text() })) assert.fail(`${chunk}`);
+  const [asked, ...pieces] = sent;
+  assert.deepEqual([asked.text, asked.textComes], ['', true]);
+  assert.ok(pieces.every((piece) => piece.messageId === 's' && Buffer.byteLength(piece.text ?? '') <= 65_536));
+  assert.ok(pieces.every((piece) => (piece.text ?? '').isWellFormed?.() ?? true));
+  const flushed = pieces.findIndex((piece) => piece.method === 'flush');
+  assert.ok(flushed > 3 && pieces.at(-1).method === 'end');
+  const said = pieces.map((piece) => Buffer.from(piece.text ?? '', 'utf8').toString('utf8')).join('');
+  assert.equal(said, long + 'word '.repeat(100));
+  assert.ok(most <= 16, `${most} pieces were unanswered`);
 });
 
 test('every fault of a configuration is told', () => {

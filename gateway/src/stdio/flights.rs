@@ -8,6 +8,8 @@ use chorus_protocol::{MessageId, Reason, ServiceError};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::coming::{self, Coming, Piece};
+
 /// When the client may ask again, where too much is under way.
 const RETRY_AFTER_MS: u64 = 250;
 
@@ -15,6 +17,7 @@ const RETRY_AFTER_MS: u64 = 250;
 struct Flight {
     cancel: CancellationToken,
     window: Option<Arc<Semaphore>>,
+    text: Option<Coming>,
 }
 
 #[derive(Default)]
@@ -35,6 +38,17 @@ pub(super) struct InFlight {
     pub(super) cancel: CancellationToken,
     /// Audio events that may be sent, where that is bounded.
     pub(super) window: Option<Arc<Semaphore>>,
+    /// What comes of its text, where that comes in pieces.
+    pub(super) text: Option<Coming>,
+}
+
+/// What a stream is begun with.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Terms {
+    /// Audio events that may be sent at first, where that is bounded.
+    pub(super) window: Option<u32>,
+    /// Whether its text comes in pieces.
+    pub(super) text_comes: bool,
 }
 
 impl Flights {
@@ -42,7 +56,7 @@ impl Flights {
     pub(super) fn begin(
         &self,
         id: &MessageId,
-        window: Option<u32>,
+        terms: Terms,
         scope: &CancellationToken,
     ) -> Result<InFlight, ServiceError> {
         let mut flying = self.flying();
@@ -55,9 +69,26 @@ impl Flights {
             return Err(ServiceError::new(Reason::RateLimited, message).retry_after_ms(RETRY_AFTER_MS));
         }
         let cancel = scope.child_token();
-        let window = window.map(|chunks| Arc::new(Semaphore::new(chunks as usize)));
-        flying.insert(id.clone(), Flight { cancel: cancel.clone(), window: window.clone() });
-        Ok(InFlight { flights: self.clone(), id: id.clone(), cancel, window })
+        let window = terms.window.map(|chunks| Arc::new(Semaphore::new(chunks as usize)));
+        let text = terms.text_comes.then(|| Coming::new(id.clone(), cancel.clone()));
+        let flight = Flight { cancel: cancel.clone(), window: window.clone(), text: text.clone() };
+        flying.insert(id.clone(), flight);
+        Ok(InFlight { flights: self.clone(), id: id.clone(), cancel, window, text })
+    }
+
+    /// Takes what the message `id` brings of the text of request `of`.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST/unknown_request when there is no such text; else as of [`Coming::put`].
+    pub(super) fn put(&self, of: &MessageId, id: MessageId, piece: Piece) -> Result<(), ServiceError> {
+        let text = self.flying().get(of).and_then(|flight| flight.text.clone());
+        text.ok_or_else(|| coming::unknown(of))?.put(id, piece)
+    }
+
+    /// The parent says nothing more: texts that were still to come are over.
+    pub(super) fn end_texts(&self) {
+        let texts: Vec<Coming> = self.flying().values().filter_map(|flight| flight.text.clone()).collect();
+        texts.iter().for_each(Coming::input_ended);
     }
 
     /// Gives a request up; whether there was one.
@@ -119,16 +150,16 @@ mod tests {
         let (flights, scope) = (Flights::default(), CancellationToken::new());
         let id = |n: usize| MessageId::new(format!("m{n}")).unwrap();
         let mut flying: Vec<_> =
-            (0..MAX_IN_FLIGHT).map(|n| flights.begin(&id(n), None, &scope).unwrap()).collect();
+            (0..MAX_IN_FLIGHT).map(|n| flights.begin(&id(n), Terms::default(), &scope).unwrap()).collect();
         let reason = |begun: Result<InFlight, ServiceError>| begun.err().and_then(|error| error.reason());
-        assert_eq!(reason(flights.begin(&id(3), None, &scope)), Some(Reason::IdReused));
-        assert_eq!(reason(flights.begin(&id(999), None, &scope)), Some(Reason::RateLimited));
+        assert_eq!(reason(flights.begin(&id(3), Terms::default(), &scope)), Some(Reason::IdReused));
+        assert_eq!(reason(flights.begin(&id(999), Terms::default(), &scope)), Some(Reason::RateLimited));
         assert!(
             flights.cancel(&id(0)) && flying[0].cancel.is_cancelled() && !flying[1].cancel.is_cancelled()
         );
         flying.remove(0);
         assert!(!flights.cancel(&id(0)));
-        let stream = flights.begin(&id(0), Some(2), &scope).unwrap();
+        let stream = flights.begin(&id(0), Terms { window: Some(2), text_comes: false }, &scope).unwrap();
         flights.grant(&id(0), u32::MAX);
         assert_eq!(stream.window.as_ref().unwrap().available_permits(), 2 + u32::MAX as usize);
     }

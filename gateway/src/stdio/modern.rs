@@ -4,16 +4,17 @@ use bytes::Bytes;
 use chorus_protocol::codec::Encoding;
 use chorus_protocol::gateway::{
     Asked, CancelAnswer, Done, GatewayRequest, Heard, LoadModelRequest, MAX_REQUEST_BYTES, Method, ModelArg,
-    StreamRequest, Unreadable, read,
+    OfText, StreamRequest, TextPiece, Unreadable, read,
 };
 use chorus_protocol::service::{ModelList, ServiceStatus};
-use chorus_protocol::{ModelDefinition, Reason, ServiceError, SynthesisResult, names};
+use chorus_protocol::{MessageId, ModelDefinition, Reason, ServiceError, SynthesisResult, names};
 use chorus_runtime::task::{self, FailureMeans, TaskHandle};
 use serde_json::{Value, json};
 use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
-use super::flights::{Flights, InFlight};
+use super::coming::Piece;
+use super::flights::{Flights, InFlight, Terms};
 use super::hello::too_long;
 use super::input::{Input, Message};
 use super::outbox::{Gone, Speaker};
@@ -62,6 +63,7 @@ impl<R: AsyncRead + Unpin> Modern<R> {
 
     /// The input has ended: what was asked is still answered, unless nobody is left to hear it.
     async fn finish(self) -> End {
+        self.flights.end_texts();
         tokio::select! {
             () = self.flights.all_landed() => End::EndOfInput,
             () = self.shared.parent.gone() => End::ParentGone,
@@ -93,6 +95,11 @@ impl<R: AsyncRead + Unpin> Modern<R> {
                 let cancelled = self.flights.cancel(&cancel.message_id);
                 self.speaker.answer(&id, CancelAnswer { cancelled }).await?;
             }
+            GatewayRequest::Text(TextPiece { message_id, text }) => {
+                self.piece(message_id, id, Piece::More(text.clone())).await?;
+            }
+            GatewayRequest::Flush(OfText { message_id }) => self.piece(message_id, id, Piece::Flush).await?,
+            GatewayRequest::End(OfText { message_id }) => self.piece(message_id, id, Piece::End).await?,
             GatewayRequest::Hello(_) => {
                 let message = "hello: the version is settled; hello is the first message or none";
                 self.speaker
@@ -120,13 +127,23 @@ impl<R: AsyncRead + Unpin> Modern<R> {
         Ok(None)
     }
 
+    /// Hands a piece of a text to its request, which answers it; what cannot be taken is answered here.
+    async fn piece(&self, of: &MessageId, id: MessageId, piece: Piece) -> Result<(), Gone> {
+        match self.flights.put(of, id.clone(), piece) {
+            Ok(()) => Ok(()),
+            Err(error) => self.speaker.error(Some(&id), error).await,
+        }
+    }
+
     /// Begins what takes its time, in a task of its own.
     async fn begin(&mut self, asked: Asked) -> Result<(), Gone> {
-        let window = match &asked.request {
-            GatewayRequest::SynthesizeStream(stream) => stream.window,
-            _ => None,
+        let terms = match &asked.request {
+            GatewayRequest::SynthesizeStream(stream) => {
+                Terms { window: stream.window, text_comes: stream.text_comes }
+            }
+            _ => Terms::default(),
         };
-        let flight = match self.flights.begin(&asked.id, window, &self.scope) {
+        let flight = match self.flights.begin(&asked.id, terms, &self.scope) {
             Ok(flight) => flight,
             Err(error) => {
                 let method = Some(asked.request.method());
@@ -169,6 +186,7 @@ impl<R: AsyncRead + Unpin> Modern<R> {
 
     async fn wind_down(&mut self) {
         self.unsubscribe();
+        self.flights.end_texts();
         let within = self.shared.config.finish_within;
         if tokio::time::timeout(within, self.flights.all_landed()).await.is_err() {
             self.flights.cancel_all();

@@ -3,14 +3,18 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use bytes::Bytes;
 use chorus_audio::encode::is_built;
-use chorus_client::{SpeakAsk, Speaking, SpeechEvent};
+use chorus_client::{SpeakAsk, Speaking, SpeechEvent, TextInput, clips};
 use chorus_protocol::audio::AudioRef;
 use chorus_protocol::gateway::MAX_INLINE_AUDIO_BYTES;
-use chorus_protocol::{AudioFormat, MessageId, Reason, ServiceError, SynthesisRequest, SynthesisResult};
+use chorus_protocol::{
+    AudioFormat, ClipId, MessageId, Reason, ServiceError, SynthesisRequest, SynthesisResult,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use crate::fleet::Fleet;
 use crate::place;
 use crate::recording::Recording;
 
@@ -51,20 +55,49 @@ pub(super) struct Recorded {
 pub(super) type Begun = Result<Speaking, ServiceError>;
 
 impl Speech {
-    /// Waits for the fleet and asks it to speak. `request` is what is left to do for it: no path, no format.
+    /// Waits for the fleet and asks it to speak.
     pub(super) async fn begin(&self, shared: &Shared) -> Begun {
-        self.request.validate()?;
+        let (fleet, ask) = self.ask(shared, false).await?;
+        Ok(fleet.sessions.speak(ask))
+    }
+
+    /// The same of a request whose text is still to come.
+    pub(super) async fn begin_coming(&self, shared: &Shared) -> Result<(Speaking, TextInput), ServiceError> {
+        let (fleet, ask) = self.ask(shared, true).await?;
+        Ok(fleet.sessions.speak_coming(ask))
+    }
+
+    /// The fleet, and what is left for it to do: no path, no format, and the clip where workers find it.
+    async fn ask(&self, shared: &Shared, text_comes: bool) -> Result<(Fleet, SpeakAsk), ServiceError> {
+        let mut request = SynthesisRequest { output_path: None, output_format: None, ..self.request.clone() };
+        let given = request.speaker_clip.take();
+        if text_comes && request.text.trim().is_empty() {
+            request.validate_options()?;
+        } else {
+            request.validate()?;
+        }
+        let clip = match given {
+            Some(path) if !ClipId::is_meant(&path) => Some(read_clip(shared, &path).await?),
+            reference => {
+                request.speaker_clip = reference;
+                request.clip()?;
+                None
+            }
+        };
         let fleet = tokio::select! {
             fleet = shared.access.ready() => fleet?,
             () = self.cancel.cancelled() => return Err(cancelled()),
         };
-        let request = SynthesisRequest { output_path: None, output_format: None, ..self.request.clone() };
-        Ok(fleet.sessions.speak(SpeakAsk {
+        if let Some(clip) = clip {
+            request.speaker_clip = Some(fleet.sessions.keep_clip(clip).await?.to_string());
+        }
+        let ask = SpeakAsk {
             request_id: self.id.clone(),
             request,
             traceparent: self.traceparent.clone(),
             whole_reply_deadline: false,
-        }))
+        };
+        Ok((fleet, ask))
     }
 
     /// Speaks into a recording. `unnamed` is where the audio of a request without a path goes.
@@ -173,6 +206,12 @@ impl Recorded {
         result.latency_ms = (now() - asked_at).as_secs_f64() * 1000.0;
         result
     }
+}
+
+/// A clip of the parent's host.
+async fn read_clip(shared: &Shared, path: &str) -> Result<Bytes, ServiceError> {
+    let place = shared.config.root.existing(path)?;
+    clips::read(&place).await
 }
 
 /// The format, if this build can encode it.

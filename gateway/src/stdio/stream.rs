@@ -1,7 +1,7 @@
 //! One request to speak as a stream: audio events as the segments are spoken, then the result.
 
 use chorus_audio::encode::{Encoder, EncoderConfig, carried_rate};
-use chorus_client::{AudioPiece, SpeechEvent};
+use chorus_client::{AudioPiece, Speaking, SpeechEvent};
 use chorus_protocol::audio::AudioChunk;
 use chorus_protocol::gateway::{GatewayEvent, MAX_EVENT_AUDIO_BYTES};
 use chorus_protocol::{AudioData, AudioFormat, Reason, ServiceError, SynthesisResult};
@@ -30,7 +30,13 @@ pub(super) async fn speak(
     speaker: &Speaker,
 ) -> SynthesisResult {
     let asked_at = shared.access.clock().now();
-    let spoken = send_all(shared, speech, flight, speaker).await;
+    let mut spoken = send_all(shared, speech, flight, speaker).await;
+    if let Some(text) = &flight.text {
+        text.close(speaker).await;
+        if let Some(fault) = text.fault() {
+            spoken = Err(fault);
+        }
+    }
     let mut result = spoken.unwrap_or_else(|error| SynthesisResult::failed(speech.id.clone(), 0.0, error));
     result.latency_ms = (shared.access.clock().now() - asked_at).as_secs_f64() * 1000.0;
     result
@@ -48,24 +54,35 @@ async fn send_all(
     }
     let format = built(speech.request.output_format.unwrap_or(AudioFormat::Pcm))?;
     let mut sender = Sender { speech, flight, speaker, format, encoder: None, sequence: 0 };
-    let mut speaking = speech.begin(shared).await?;
-    let mut listening = Listening::new(&speech.cancel);
-    while let Some(event) = listening.next(&mut speaking).await {
-        match event {
-            SpeechEvent::Accepted { .. } => {}
-            SpeechEvent::Audio(piece) => sender.piece(piece).await?,
-            SpeechEvent::Ended(result) => {
-                if result.success {
-                    sender.last().await?;
-                }
-                return Ok(*result);
-            }
-        }
+    let Some(text) = &flight.text else { return sender.all(speech.begin(shared).await?).await };
+    let (speaking, input) = speech.begin_coming(shared).await?;
+    let listening = sender.all(speaking);
+    tokio::pin!(listening);
+    tokio::select! {
+        result = &mut listening => result,
+        () = text.feed(input, speaker) => listening.await,
     }
-    Err(ServiceError::new(Reason::NoManager, "the session ended without a result; ask again"))
 }
 
 impl Sender<'_> {
+    /// Sends all audio of a session, to its result.
+    async fn all(&mut self, mut speaking: Speaking) -> Result<SynthesisResult, ServiceError> {
+        let mut listening = Listening::new(&self.speech.cancel);
+        while let Some(event) = listening.next(&mut speaking).await {
+            match event {
+                SpeechEvent::Accepted { .. } => {}
+                SpeechEvent::Audio(piece) => self.piece(piece).await?,
+                SpeechEvent::Ended(result) => {
+                    if result.success {
+                        self.last().await?;
+                    }
+                    return Ok(*result);
+                }
+            }
+        }
+        Err(ServiceError::new(Reason::NoManager, "the session ended without a result; ask again"))
+    }
+
     async fn piece(&mut self, piece: AudioPiece) -> Result<(), ServiceError> {
         let (mut encoder, rate) = match self.encoder.take() {
             Some(encoder) => encoder,

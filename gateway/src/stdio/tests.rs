@@ -168,6 +168,82 @@ async fn a_request_to_speak_is_always_answered_by_a_result_and_can_be_given_up()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_text_in_pieces_is_refused_where_it_cannot_be_taken() {
+    let mut far = start("*");
+    let about = |answer: &Value| answer["metadata"]["correlationId"].as_str().unwrap().to_owned();
+    let piece =
+        |id: &str, of: &str, text: &str| ask(id, json!({"method": "text", "messageId": of, "text": text}));
+    let stream = |id: &str| ask(id, json!({"method": "synthesizeStream", "text": "", "textComes": true}));
+
+    // There is no such text: a request of that name, or one that was given its text as a whole.
+    far.say(piece("p1", "s", "Hello.")).await;
+    let refused = far.hear().await;
+    assert_eq!((&refused["type"], about(&refused)), (&json!("error"), "p1".to_owned()));
+    assert_eq!(refused["payload"]["details"]["reason"], "unknown_request");
+    far.say(ask("whole", json!({"method": "synthesizeStream", "text": "A whole."}))).await;
+    far.say(ask("f1", json!({"method": "flush", "messageId": "whole"}))).await;
+    assert_eq!(far.hear().await["payload"]["details"]["reason"], "unknown_request");
+    far.say(ask("p2", json!({"method": "text", "messageId": "s", "text": 7}))).await;
+    assert_eq!(far.hear().await["payload"]["details"]["field"], "text");
+
+    // Nothing follows the end, and that is no fault of the request, which waits for its fleet.
+    far.say(stream("ended")).await;
+    far.say(piece("e1", "ended", "Hello.")).await;
+    far.say(ask("e2", json!({"method": "end", "messageId": "ended"}))).await;
+    far.say(piece("e3", "ended", "Too late.")).await;
+    let late = far.hear().await;
+    assert_eq!((about(&late), &late["payload"]["details"]["field"]), ("e3".to_owned(), &json!("messageId")));
+
+    // A piece that cannot be taken is answered, and so is its request.
+    far.say(stream("long")).await;
+    far.say(piece("l1", "long", &"x".repeat(70_000))).await;
+    let (one, two) = (far.hear().await, far.hear().await);
+    let (piece_error, result) = if about(&one) == "l1" { (one, two) } else { (two, one) };
+    assert_eq!(piece_error["payload"]["details"]["reason"], "too_large");
+    assert_eq!((about(&result), &result["payload"]["success"]), ("long".to_owned(), &json!(false)));
+    assert_eq!(result["payload"]["error"]["details"]["reason"], "too_large");
+
+    // What waited for the fleet is told that its request is over.
+    far.state.send_replace(FleetState::Failed(ServiceError::new(Reason::EngineStart, "no engine")));
+    let mut answered = std::collections::BTreeMap::new();
+    for _ in 0..4 {
+        let answer = far.hear().await;
+        answered.insert(about(&answer), answer);
+    }
+    assert_eq!(answered["e1"]["payload"]["details"]["reason"], "unknown_request");
+    assert_eq!(answered["e2"]["type"], "error");
+    for request in ["whole", "ended"] {
+        assert_eq!(answered[request]["payload"]["error"]["message"], "no engine");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clip_outside_the_folder_or_unfit_is_refused_before_there_is_a_fleet() {
+    let mut far = start("*");
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        std::fs::write(folder.path().join(name), content).unwrap();
+        folder.path().join(name).display().to_string()
+    };
+    let bad = [
+        "/proc/self/status".to_owned(),
+        "sha256:../../etc/passwd".to_owned(),
+        folder.path().display().to_string(),
+        file("empty.wav", ""),
+        format!("{}/none.wav", folder.path().display()),
+        String::new(),
+    ];
+    for clip in bad {
+        far.say(ask("c", json!({"text": "a", "speakerClip": clip}))).await;
+        let refused = far.hear().await;
+        assert_eq!(refused["payload"]["error"]["details"]["field"], "speakerClip", "{clip}: {refused}");
+    }
+    far.say(ask("good", json!({"text": "a", "speakerClip": file("clip.wav", "speech")}))).await;
+    far.say(ask("p", json!({"method": "ping"}))).await;
+    assert_eq!(far.hear().await["metadata"]["correlationId"], "p", "it waits for the fleet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_fleet_everybody_is_told() {
     for legacy in [true, false] {
         let mut far = start("*");

@@ -1,14 +1,15 @@
 //! `tts.models.{list,load,unload}`: the catalogue, and orders to the workers that speak it.
 //!
 //! Loading puts a model into the catalogue, makes its consumers, and tells every live worker of its engine's kind to serve
-//! it. Unloading takes it off the workers; with `remove` out of the catalogue too, and its queue is purged. Workers take
+//! it; a record ([`Placement`]) tells those that come later, or come back. Unloading takes it off the workers; with `remove` out of the catalogue too, and its queue is purged. Workers take
 //! orders at once and carry them out in their own time: `tts.status` shows how far they are.
 
 use std::time::Duration;
 
+use chorus_bus::{Bucket, CasError, Records};
 use chorus_protocol::fleet::{OrderTaken, WorkerOrder};
 use chorus_protocol::names::{self, WorkerControl};
-use chorus_protocol::service::{Ask, LoadModel, ModelList, ModelStatus, UnloadModel};
+use chorus_protocol::service::{Ask, LoadModel, ModelList, ModelStatus, Placement, UnloadModel};
 use chorus_protocol::{Envelope, ModelDefinition, ModelName, Reason, ServiceError, WorkerId};
 use futures::future::join_all;
 
@@ -46,6 +47,9 @@ impl Core {
         self.bus.ensure_consumers(&model.name).await.map_err(|error| error.into_service_error())?;
         self.change_catalogue(|view| view.with(model.clone()));
         tracing::info!(model = %model.name, engine = %model.engine, "model is in the catalogue");
+        let placement = Placement { model: model.name.clone(), since_ms: self.clock.unix_ms() };
+        let placed = self.placements().put(model.name.as_str(), &placement).await;
+        placed.map_err(|error| error.into_service_error())?;
         let order = WorkerOrder::Load { model: Box::new(model.clone()) };
         let engine = model.engine.clone();
         self.order_workers(WorkerControl::Load, &order, |worker| worker.engine == engine).await;
@@ -62,6 +66,11 @@ impl Core {
         if catalogue.get(&model).is_none() {
             return Err(catalogue.unknown_model(model.as_str()));
         }
+        match self.placements().delete(model.as_str(), None).await {
+            // Without a revision there is nothing to conflict with.
+            Ok(()) | Err(CasError::Exists | CasError::Conflict) => {}
+            Err(CasError::Bus(error)) => return Err(error.into_service_error()),
+        }
         if remove {
             self.remove_model(&model).await?;
         }
@@ -71,6 +80,10 @@ impl Core {
         };
         self.order_workers(WorkerControl::Unload, &order, has_it).await;
         Ok(Ask {})
+    }
+
+    fn placements(&self) -> Records<Placement> {
+        self.bus.records(Bucket::MODEL_ORDERS)
     }
 
     async fn remove_model(&self, model: &ModelName) -> Result<(), ServiceError> {

@@ -40,9 +40,16 @@ impl CatalogueView {
             (None, None) => (self.default_model().ok_or_else(|| self.no_default())?, None),
         };
         let language = language_of(definition, request.language.as_deref())?;
+        let speaker_clip = request.clip()?;
+        if let (Some(voice), Some(_)) = (&voice, speaker_clip) {
+            let message =
+                format!("a clip and the voice {:?} exclude one another: give one of them", cut(voice));
+            return Err(ServiceError::field(Reason::Malformed, "speakerClip", message));
+        }
         let speech = Speech {
             model: definition.name.clone(),
             voice,
+            speaker_clip,
             language,
             speed: request.speed,
             pitch: request.pitch,
@@ -321,6 +328,27 @@ mod tests {
         let error = view.resolve(&ask(Some(&"x".repeat(10_000)), None)).unwrap_err();
         assert_eq!(error.details.unwrap()["known"].as_array().unwrap().len(), 10);
         assert!(error.message.len() < 400);
+    }
+
+    #[test]
+    fn a_clip_stands_in_for_a_voice_and_not_beside_one() {
+        let clip = chorus_protocol::ClipId::of(b"speech");
+        let with = |model: Option<&str>, voice: Option<&str>, clip: String| SynthesisRequest {
+            speaker_clip: Some(clip),
+            ..ask(model, voice)
+        };
+        let found = catalogue().resolve(&with(Some("xtts"), None, clip.to_string())).unwrap().speech;
+        assert_eq!((found.voice, found.speaker_clip), (None, Some(clip)));
+        // Here `voice` is another name of a model.
+        let alias = catalogue().resolve(&with(None, Some("alloy"), clip.to_string())).unwrap().speech;
+        assert_eq!(alias.speaker_clip, Some(clip));
+        for bad in [
+            with(Some("xtts"), Some("Ana"), clip.to_string()),
+            with(Some("xtts"), None, "../../etc/passwd".into()),
+            with(Some("xtts"), None, clip.key()),
+        ] {
+            assert_eq!(refused(&bad).details.unwrap()["field"], "speakerClip");
+        }
     }
 
     #[test]

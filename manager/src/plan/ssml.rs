@@ -186,6 +186,7 @@ mod tests {
         Speech {
             model: ModelName::new("m").unwrap(),
             voice: None,
+            speaker_clip: None,
             language: None,
             speed,
             pitch: None,

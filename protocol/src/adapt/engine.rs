@@ -186,6 +186,7 @@ mod tests {
             model: "old".into(),
             text: "Grüße.".into(),
             voice: None,
+            speaker_clip: None,
             language: None,
             speed: Some(1.5),
             pitch: None,

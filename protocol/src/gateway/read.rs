@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    CancelRequest, GatewayRequest, Grant, Hello, LoadModelRequest, Method, StreamRequest, Subscribe,
+    CancelRequest, GatewayRequest, Grant, Hello, LoadModelRequest, Method, OfText, StreamRequest, Subscribe,
+    TextPiece,
 };
 use crate::codec::{self, DecodeError};
 use crate::envelope::{Envelope, MessageType};
@@ -117,9 +118,12 @@ fn payload(bytes: &[u8], max_bytes: usize, method: Method) -> Result<GatewayRequ
         codec::decode::<T>(bytes, max_bytes).map(|envelope| envelope.payload)
     }
     #[derive(Deserialize)]
-    struct Window {
+    #[serde(rename_all = "camelCase")]
+    struct Stream {
         #[serde(default)]
         window: Option<u32>,
+        #[serde(default)]
+        text_comes: bool,
     }
     Ok(match method {
         Method::Hello => GatewayRequest::Hello(of::<Hello>(bytes, max_bytes)?),
@@ -127,9 +131,12 @@ fn payload(bytes: &[u8], max_bytes: usize, method: Method) -> Result<GatewayRequ
         Method::SynthesizeStream => {
             // Twice, for a flattened struct forgets which field was wrong.
             let request = of::<SynthesisRequest>(bytes, max_bytes)?;
-            let Window { window } = of::<Window>(bytes, max_bytes)?;
-            GatewayRequest::SynthesizeStream(Box::new(StreamRequest { request, window }))
+            let Stream { window, text_comes } = of::<Stream>(bytes, max_bytes)?;
+            GatewayRequest::SynthesizeStream(Box::new(StreamRequest { request, window, text_comes }))
         }
+        Method::Text => GatewayRequest::Text(of::<TextPiece>(bytes, max_bytes)?),
+        Method::Flush => GatewayRequest::Flush(of::<OfText>(bytes, max_bytes)?),
+        Method::End => GatewayRequest::End(of::<OfText>(bytes, max_bytes)?),
         Method::Cancel => GatewayRequest::Cancel(of::<CancelRequest>(bytes, max_bytes)?),
         Method::Status => GatewayRequest::Status,
         Method::Metrics => GatewayRequest::Metrics,

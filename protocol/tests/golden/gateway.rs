@@ -32,9 +32,22 @@ fn what_a_parent_asks() {
                 ..SynthesisRequest::default()
             },
             window: Some(8),
+            text_comes: false,
+        })),
+    );
+    asked(
+        "gateway_synthesize_stream_coming",
+        GatewayRequest::SynthesizeStream(Box::new(StreamRequest {
+            request: SynthesisRequest { text: "Once upon ".into(), ..SynthesisRequest::default() },
+            window: Some(8),
+            text_comes: true,
         })),
     );
     let message_id = MessageId::new("3").unwrap();
+    let piece = TextPiece { message_id: message_id.clone(), text: "a time there was".into() };
+    asked("gateway_text", GatewayRequest::Text(piece));
+    asked("gateway_flush", GatewayRequest::Flush(OfText { message_id: message_id.clone() }));
+    asked("gateway_end", GatewayRequest::End(OfText { message_id: message_id.clone() }));
     asked("gateway_cancel", GatewayRequest::Cancel(CancelRequest { message_id }));
     asked("gateway_status", GatewayRequest::Status);
     asked("gateway_metrics", GatewayRequest::Metrics);

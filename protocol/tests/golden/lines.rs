@@ -148,6 +148,7 @@ fn what_an_old_engine_is_asked() {
         model: model().to_string(),
         text: "Grüße.".into(),
         voice: Some("p225".into()),
+        speaker_clip: None,
         language: None,
         speed: Some(1.25),
         pitch: None,

@@ -13,6 +13,7 @@ fn what_goes_through_the_pipe() {
             model: model().to_string(),
             text: "Grüße.".into(),
             voice: None,
+            speaker_clip: None,
             language: None,
             speed: Some(1.25),
             pitch: None,

@@ -1,7 +1,7 @@
 //! The `checkable` engine's audio, computed independently: loss, repetition and mixing are seen to the sample.
 //!
 //! 800 samples per character at 16 kHz, in frames of eight values: sync, tag (two), segment, frame number (two), checksum,
-//! end mark. The tag is the CRC-32 of the segment's text. [`compare`] first looks whether the samples are what they must be;
+//! end mark. The tag is the CRC-32 of the segment's text, with the bytes of the speaker clip behind it where there is one. [`compare`] first looks whether the samples are what they must be;
 //! only when they are not it reads the frames one by one and counts what is wrong with them.
 
 use std::collections::HashMap;
@@ -18,8 +18,13 @@ const MASK: u32 = 0x7fff;
 
 /// What the engine says for this text as this segment.
 pub fn expected(text: &str, segment: u32) -> Vec<i16> {
+    expected_like(text, segment, &[])
+}
+
+/// The same in the voice of a clip.
+pub fn expected_like(text: &str, segment: u32, clip: &[u8]) -> Vec<i16> {
     let count = (800 * text.chars().count()).clamp(1_600, 30 * SAMPLE_RATE as usize);
-    let tag = crc32(text.as_bytes());
+    let tag = crc32(&[text.as_bytes(), clip].concat());
     let mut samples = Vec::with_capacity(count + FRAME);
     for frame in 0.. {
         if samples.len() >= count {

@@ -4,7 +4,8 @@ in it.
 `expected_samples` is the verifier's side too: a test that has received samples compares them with what this
 function gives, and sees loss, repetition and mixing to the sample.
 
-A frame is eight s16 values: a sync mark, the text's CRC-32 in two parts of 15 bits (bits 29 to 0), the
+A frame is eight s16 values: a sync mark, the CRC-32 of the text (with the bytes of the speaker clip behind it,
+where there is one) in two parts of 15 bits (bits 29 to 0), the
 segment's number, the frame's index in two parts, a checksum over those five, and an end mark. A 15-bit
 value v is stored as v - 16384. The last frame is cut to the audio's length.
 """
@@ -35,15 +36,15 @@ def sample_count(text: str) -> int:
     return max(MIN_SAMPLES, min(MAX_SAMPLES, SAMPLES_PER_CHAR * len(text)))
 
 
-def expected_samples(text: str, segment: int) -> array.array[int]:
-    """The samples of segment number `segment` with this text (without directives).
+def expected_samples(text: str, segment: int, clip: bytes = b"") -> array.array[int]:
+    """The samples of segment number `segment` with this text (without directives), spoken like this clip.
 
     Put together from runs of values, one place of all frames at a time: a loop over the samples would make this
     the slowest engine of all.
     """
     count = sample_count(text)
     frames = (count + FRAME_SAMPLES - 1) // FRAME_SAMPLES
-    tag = zlib.crc32(text.encode("utf-8"))
+    tag = zlib.crc32(clip, zlib.crc32(text.encode("utf-8")))
     high, low, number = tag >> 15 & _MASK, tag & _MASK, segment & _MASK
     index_high, index_low, checksum = _same(0, 0), _same(0, 0), _same(0, 0)
     for block in range(0, frames, len(_RISING)):

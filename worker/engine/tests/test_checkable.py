@@ -58,6 +58,21 @@ def test_a_frame_holds_what_it_should():
     assert expected_samples("abc", 1) != expected_samples("abd", 1) != expected_samples("abd", 2)
 
 
+def test_a_clip_is_heard_in_every_frame(begin, tmp_path):
+    engine = begin()
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"a voice")
+    two.write_bytes(b"another voice")
+    for clip in (one, two):
+        spoken = engine.speak("m", TEXT, job=job(), speakerClip=str(clip))
+        assert spoken.samples == expected_samples(TEXT, 7, clip.read_bytes())
+    plain = engine.speak("m", TEXT, job=job()).samples
+    assert plain == expected_samples(TEXT, 7) != expected_samples(TEXT, 7, b"a voice")
+    missing = engine.answer(ask(engine, TEXT, speakerClip=str(tmp_path / "none")))
+    assert missing["payload"]["details"]["field"] == "speakerClip"
+    assert failed(missing) == ("INVALID_REQUEST", "invalid_field", False)
+
+
 @pytest.mark.parametrize("options", [{}, {"streaming": True}, {"computeMs": 50, "msPerChar": 1}])
 @pytest.mark.parametrize("text", ["é", "Zwölf Boxkämpfer 🎉", "x" * 700])
 def test_audio_is_the_expected(begin, options, text):

@@ -46,6 +46,7 @@ def test_handshake_before_any_import(start):
     hello = start("coqui").hello()
     assert hello["engine"]["library"] == "coqui-tts 0.28.0"
     assert hello["capabilities"]["speed"] and not hello["capabilities"]["pitch"]
+    assert hello["capabilities"]["speakerClip"]
 
 
 def test_load_tells_what_the_model_is(start, tiny_voice):

@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     catalogue: BTreeMap<ModelName, ModelDefinition>,
     /// What the present listing of the catalogue has told so far.
     listed: BTreeSet<ModelName>,
+    /// Models of the catalogue that all workers of this engine were told to serve, beyond those assigned.
+    placed: BTreeSet<ModelName>,
     /// Models added by order, beyond those assigned.
     added: BTreeMap<ModelName, ModelDefinition>,
     /// Models taken away by order.
@@ -67,6 +69,7 @@ impl Plan {
             engine,
             catalogue: BTreeMap::new(),
             listed: BTreeSet::new(),
+            placed: BTreeSet::new(),
             added: BTreeMap::new(),
             withheld: BTreeSet::new(),
             loaded: BTreeMap::new(),
@@ -95,6 +98,16 @@ impl Plan {
         self.catalogue.remove(model);
         self.listed.remove(model);
         self.added.remove(model);
+    }
+
+    /// All workers of this engine were told to serve this model, whether or not it was here to hear of it.
+    pub(crate) fn placed(&mut self, model: ModelName) {
+        self.placed.insert(model);
+    }
+
+    /// That holds no more.
+    pub(crate) fn displaced(&mut self, model: &ModelName) {
+        self.placed.remove(model);
     }
 
     /// Ordered to serve this model.
@@ -209,7 +222,8 @@ impl Plan {
             Assigned::Listed(names) => names.contains(name),
             Assigned::AllOfEngine => true,
         };
-        let of_catalogue = self.catalogue.iter().filter(|(name, _)| assigned(name));
+        let of_catalogue =
+            self.catalogue.iter().filter(|(name, _)| assigned(name) || self.placed.contains(*name));
         of_catalogue
             .chain(&self.added)
             .filter(|(name, model)| model.engine == self.engine && !self.withheld.contains(*name))
@@ -312,6 +326,28 @@ mod tests {
         assert_eq!(plan.next(now), Step::Unload(name.clone()));
         plan.unloaded(&name);
         assert!(matches!(plan.next(now), Step::Load(_)));
+    }
+
+    #[test]
+    fn what_all_were_told_to_serve_is_served_beyond_what_is_assigned_and_until_told_otherwise() {
+        let now = Instant::now();
+        let (own, ordered) = (model("own", "null"), model("ordered", "null"));
+        let mut plan = Plan::new(Assigned::Listed(vec![own.name.clone()]), "null".into());
+        plan.placed(ordered.name.clone());
+        plan.placed(model("foreign", "coqui").name);
+        assert_eq!(plan.next(now), Step::Wait(None), "only the catalogue says what it is");
+        for known in [own.clone(), ordered.clone(), model("foreign", "coqui")] {
+            plan.catalogued(known);
+        }
+        assert_eq!([load(&mut plan, now), load(&mut plan, now)], [ordered.name.clone(), own.name]);
+        assert_eq!(plan.next(now), Step::Wait(None));
+        plan.displaced(&ordered.name);
+        assert_eq!(plan.next(now), Step::Unload(ordered.name.clone()));
+        plan.unloaded(&ordered.name);
+        plan.placed(ordered.name.clone());
+        assert_eq!(load(&mut plan, now), ordered.name.clone());
+        plan.withhold(ordered.name.clone());
+        assert_eq!(plan.next(now), Step::Unload(ordered.name), "the newest word counts");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::turns::Turns;
 use super::{Action, Ending, Event, Run};
+use crate::clips::{ClipStore, Held};
 use crate::config::WorkerConfig;
 use crate::engine::{Call, EngineState, Told};
 use crate::events::Events;
@@ -55,6 +56,7 @@ pub(crate) struct RunContext {
     pub(crate) gate: Gate,
     pub(crate) turns: Turns,
     pub(crate) keeper: Keeper,
+    pub(crate) clips: ClipStore,
     /// Room for runs that the engine is done with and the session has not judged yet.
     pub(crate) unjudged: Arc<Semaphore>,
     /// Cancelled when the worker leaves without waiting any longer.
@@ -69,7 +71,8 @@ pub(crate) async fn run(context: Arc<RunContext>, delivery: Delivery, fresh: boo
     let pulled = context.clock.now();
     let failures = delivery.failures;
     if let Some((delivery, job, inbox)) = intake::take_in(&context, delivery).await {
-        let task = RunTask::new(&context, delivery, job, &inbox, pulled, credit);
+        let mut task = RunTask::new(&context, delivery, job, &inbox, pulled, credit);
+        task.fetch_clip().await;
         let (turn, waited) = context.turns.take(failures > 0, &context.leaving).await;
         task.drive(fresh && !waited).await;
         drop(turn);
@@ -99,6 +102,8 @@ struct RunTask<'a> {
     pulled: Instant,
     /// What the engine cannot do of what is asked.
     voicing: Voicing,
+    /// The clip to speak like, where the job names one, or why there is none.
+    clip: Result<Option<Held>, ServiceError>,
 }
 
 impl<'a> RunTask<'a> {
@@ -132,7 +137,25 @@ impl<'a> RunTask<'a> {
             pending: VecDeque::new(),
             pulled,
             voicing: Voicing::default(),
+            clip: Ok(None),
         }
+    }
+
+    /// Makes sure of the clip that the job is to be spoken with; a job that is given up meanwhile goes on without one, to its
+    /// end.
+    async fn fetch_clip(&mut self) {
+        let Some(id) = self.job.speech.speaker_clip else { return };
+        let session = self.context.engine.borrow().session().cloned();
+        if session.is_some_and(|session| !session.hello.capabilities.speaker_clip) {
+            let message = format!("model {} cannot take on a voice", self.job.speech.model);
+            self.clip = Err(ServiceError::field(Reason::UnsupportedOption, "speakerClip", message));
+            return;
+        }
+        self.clip = tokio::select! {
+            held = self.context.clips.get(&id) => held.map(Some),
+            () = self.registered.entry.stop.cancelled() => Err(given_up()),
+            () = self.context.leaving.cancelled() => Err(given_up()),
+        };
     }
 
     async fn drive(mut self, fresh: bool) {
@@ -283,10 +306,18 @@ impl<'a> RunTask<'a> {
         if !self.voicing.is_none() {
             run.keep_whole();
         }
+        let clip = match &self.clip {
+            Ok(clip) => clip.as_ref().map(|held| held.path().display().to_string()),
+            Err(error) => {
+                let failed = Failed { error: error.clone(), stderr: Vec::new() };
+                return self.pending.push_back(Event::EngineFailed(Box::new(failed)));
+            }
+        };
         let request = EngineSpeech {
             model: speech.model.to_string(),
             text: self.job.text.clone(),
             voice: speech.voice.clone(),
+            speaker_clip: clip,
             language: speech.language.clone(),
             speed: self.voicing.engine_speed(speech),
             pitch: self.voicing.engine_pitch(speech),
@@ -397,6 +428,10 @@ fn changed(
             Err(_panic) => failed(ServiceError::new(Reason::EngineError, "the change of the audio failed")),
         }
     }
+}
+
+fn given_up() -> ServiceError {
+    ServiceError::new(Reason::Cancelled, "given up while its speaker clip was fetched")
 }
 
 fn engine_failed(reason: Reason, message: &str) -> Event {

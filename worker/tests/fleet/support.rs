@@ -179,6 +179,7 @@ impl Session {
             speech: Speech {
                 model: model_name(),
                 voice: None,
+                speaker_clip: None,
                 language: None,
                 speed: None,
                 pitch: None,

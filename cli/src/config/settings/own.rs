@@ -7,6 +7,10 @@ use super::{Setting, setting};
 const LEAST_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 /// A cache with less could not hold the longest take.
 const LEAST_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Room for two clips of the largest size.
+const LEAST_CLIPS_BYTES: u64 = 32 * 1024 * 1024;
+/// A clip must outlive the request that was asked for with it.
+const LEAST_CLIPS_TTL_MS: u64 = 3_600_000;
 /// As an SSML break.
 const LONGEST_PAUSE_MS: u64 = 10_000;
 const ANY: u64 = u64::MAX;
@@ -182,6 +186,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         Whole(0, ANY),
         "Spoken audio that each process keeps in memory beside that; 0 is none",
         cache.local_bytes
+    ),
+    setting!(
+        "clips.max_bytes",
+        "CHORUS_CLIPS_MAX_BYTES",
+        Whole(LEAST_CLIPS_BYTES, ANY),
+        "How large the speaker reference clips on the broker may be together; more are refused",
+        clips.max_bytes
+    ),
+    setting!(
+        "clips.ttl_ms",
+        "CHORUS_CLIPS_TTL_MS",
+        Whole(LEAST_CLIPS_TTL_MS, ANY),
+        "How long a speaker reference clip is kept after it was last put there, in milliseconds",
+        clips.ttl
     ),
     setting!(
         "pauses.sentence_ms",

@@ -15,7 +15,14 @@ fn requests() -> Vec<GatewayRequest> {
     vec![
         GatewayRequest::Hello(Hello { accept: Some("^2".into()), client: Some("test/1".into()) }),
         GatewayRequest::Synthesize(Box::new(speech())),
-        GatewayRequest::SynthesizeStream(Box::new(StreamRequest { request: speech(), window: Some(4) })),
+        GatewayRequest::SynthesizeStream(Box::new(StreamRequest {
+            request: speech(),
+            window: Some(4),
+            text_comes: false,
+        })),
+        GatewayRequest::Text(TextPiece { message_id: MessageId::new("m").unwrap(), text: "Grüße".into() }),
+        GatewayRequest::Flush(OfText { message_id: MessageId::new("m").unwrap() }),
+        GatewayRequest::End(OfText { message_id: MessageId::new("m").unwrap() }),
         GatewayRequest::Cancel(CancelRequest { message_id: MessageId::new("m").unwrap() }),
         GatewayRequest::Status,
         GatewayRequest::Metrics,

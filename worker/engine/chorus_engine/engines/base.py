@@ -36,6 +36,7 @@ class Capabilities:
     pitch: bool = False
     seed: bool = True
     cancel: bool = True
+    speaker_clip: bool = False
     lanes: int = 1
     max_batch: int = 1
 
@@ -47,6 +48,7 @@ class Capabilities:
             "pitch": self.pitch,
             "seed": self.seed,
             "cancel": self.cancel,
+            "speakerClip": self.speaker_clip,
             "lanes": self.lanes,
             "maxBatch": self.max_batch,
         }

@@ -2,7 +2,7 @@
 
 It is the engine of chorus's own failure tests. `checkable_audio` makes the samples; `directives` reads from
 the text what is to go wrong; this module does it. Computing is imitated by waiting, in steps of 20 ms
-between which progress is told and cancelling takes hold.
+between which progress is told and cancelling takes hold. A speaker clip is heard in every frame of the audio.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from chorus_engine import checkable_audio as audio
 from chorus_engine import directives
@@ -27,7 +28,7 @@ from chorus_engine.engines.base import (
     refuse_options,
     refuse_voice_changes,
 )
-from chorus_engine.errors import SYNTHESIS_FAILED, EngineError, unspeakable
+from chorus_engine.errors import SYNTHESIS_FAILED, EngineError, invalid_field, unspeakable
 from chorus_engine.pipe import MAX_BODY_BYTES, FrameWriter
 from chorus_engine.requests import ModelSpec, SynthesisRequest
 from chorus_engine.take import PIECE_BYTES, Take
@@ -66,8 +67,9 @@ class CheckableModel(Model):
 
     def synthesize(self, request: SynthesisRequest, take: Take) -> None:
         """Directives first (but for those that wait for chunks), then the compute time, then the audio."""
-        refuse_voice_changes(request)
+        refuse_voice_changes(replace(request, speaker_clip=None))
         refuse_options(request)
+        clip = _heard(request.speaker_clip)
         text, found = directives.parse(request.text)
         found = self._always + found
         active = [directive for directive in found if directive.active(request.job.attempt)]
@@ -77,7 +79,8 @@ class CheckableModel(Model):
                 self._faults.act(directive, take)
         if not text:
             raise unspeakable("nothing is left of the text without its directives")
-        pcm = audio.to_pcm(_samples(text, request.job.segment, {directive.name for directive in active}))
+        names = {directive.name for directive in active}
+        pcm = audio.to_pcm(_samples(text, request.job.segment, names, clip))
         if any(directive.name == "dropchunk" for directive in active):
             pcm = _lose_a_chunk(pcm, take)
         self._deliver(pcm, self._pace.seconds(len(text)), deferred, take)
@@ -168,14 +171,22 @@ class Faults:
         raise EngineError(code, reason, "the error that the text asked for", retryable)
 
 
-def _samples(text: str, segment: int, names: set[str]) -> Sequence[int]:
+def _heard(path: str | None) -> bytes:
+    """What is in a speaker clip."""
+    try:
+        return b"" if path is None else Path(path).read_bytes()
+    except OSError as error:
+        raise invalid_field("speakerClip", f"no such clip: {error}") from error
+
+
+def _samples(text: str, segment: int, names: set[str], clip: bytes = b"") -> Sequence[int]:
     """The audio of a text, as the directives change it."""
     count = audio.sample_count(text)
     if "silence" in names:
         return [0] * count
     if "clip" in names:
         return audio.square_wave(count)
-    samples = audio.expected_samples(text, segment)
+    samples = audio.expected_samples(text, segment, clip)
     return samples[:10] if "short" in names else samples
 
 
@@ -220,7 +231,7 @@ class CheckableEngine(Engine):
     @property
     def capabilities(self) -> Capabilities:
         """It streams where the model's options say so."""
-        return Capabilities(streaming=True, lanes=self.config.lanes or 1)
+        return Capabilities(streaming=True, speaker_clip=True, lanes=self.config.lanes or 1)
 
     def load(self, spec: ModelSpec, progress: Progress) -> Model:
         """Waits `loadMs`, then there is a model."""

@@ -41,8 +41,8 @@ class CoquiEngine(Engine):
 
     @property
     def capabilities(self) -> Capabilities:
-        """VITS and XTTS change speed, XTTS streams; no Coqui model changes pitch."""
-        return Capabilities(streaming=True, speed=True, lanes=self._lanes)
+        """VITS and XTTS change speed, XTTS streams and takes on voices; no Coqui model changes pitch."""
+        return Capabilities(streaming=True, speed=True, speaker_clip=True, lanes=self._lanes)
 
     def prepare(self) -> None:
         """Imports torch and Coqui and puts the in-process phonemizer in place."""

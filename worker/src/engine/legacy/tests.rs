@@ -61,6 +61,7 @@ fn speech(text: &str, speed: Option<f64>) -> EngineRequest {
         model: "old".into(),
         text: text.into(),
         voice: None,
+        speaker_clip: None,
         language: None,
         speed,
         pitch: None,
