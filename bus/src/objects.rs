@@ -24,8 +24,8 @@ const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_RESERVE_BYTES: usize = 16 * 1024 * 1024;
 /// A read that stands still this long looks whether the object is still there: one that expires in mid-read says nothing.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// An object that is there, and gives nothing for so many looks, has lost what it holds.
-const LOOKS: u32 = 3;
+/// An object that is there, and gives nothing for so many looks, has lost what it holds: it is as good as gone.
+const LOOKS: u32 = 2;
 
 /// An object bucket of the layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,10 +167,7 @@ impl Objects {
                     }
                     Err(_stands_still) => match store.info(key).await {
                         Err(error) if error.kind() == InfoErrorKind::NotFound => return Err(missing(key)),
-                        Ok(_) if looks + 1 >= LOOKS => {
-                            let message = format!("the object {key} has lost what it holds");
-                            return Err(BusError::new(BusErrorKind::Malformed, message));
-                        }
+                        Ok(_) if looks + 1 >= LOOKS => return Err(missing(key)),
                         Ok(_) => looks += 1,
                         Err(_) => {}
                     },

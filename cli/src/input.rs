@@ -42,7 +42,7 @@ impl TextSource {
     }
 
     /// A text that may be longer than one message: opened, to be handed on with [`write_on`], and what it is called. `None` for
-    /// one that stands on the command line.
+    /// one that is not, which is read and checked as a whole before anything else happens.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -55,9 +55,11 @@ impl TextSource {
             }
             Self::File(path) => {
                 let place = path.display().to_string();
-                let file =
-                    File::open(path).map_err(|source| CliError::Input { place: place.clone(), source })?;
-                Ok(Some((Box::new(tokio::fs::File::from_std(file)), place)))
+                let unread = |source| CliError::Input { place: place.clone(), source };
+                let file = File::open(path).map_err(unread)?;
+                let about = file.metadata().map_err(unread)?;
+                let fits = about.is_file() && about.len() <= MAX_TEXT_BYTES as u64;
+                if fits { Ok(None) } else { Ok(Some((Box::new(tokio::fs::File::from_std(file)), place))) }
             }
         }
     }

@@ -100,7 +100,7 @@ fn text_that_is_not_utf8_is_refused_by_its_offset() {
     std::fs::write(home.path("latin1"), b"gr\xfc\xdf").unwrap();
     refused(&home.chorus(&["say", "--file", "latin1"]), 2, "offset 2");
     std::fs::write(home.path("long"), "a".repeat(256 * 1024 + 1)).unwrap();
-    refused(&home.chorus(&["say", "--file", "long"]), 2, "262144");
+    refused(&home.chorus(&["say", "--ssml", "--file", "long"]), 2, "262144");
     std::fs::write(home.path("nul"), "a\0b").unwrap();
     refused(&home.chorus(&["say", "--file", "nul"]), 2, "NUL");
 }

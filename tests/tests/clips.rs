@@ -58,7 +58,8 @@ async fn a_clip_reaches_the_engine_by_every_way_and_is_sent_once() {
     let say = async |number: u32, more: &[&str]| {
         let file = format!("{number}.wav");
         let args = [&["say", TEXT, "-o", "said.wav", "--json", "--speaker-clip", &file], more].concat();
-        chorus(home, &args).await.ok();
+        let said = chorus(home, &args).await.ok().json();
+        assert_eq!(said["success"], true);
         heard(&wav::parse(&std::fs::read(home.file("said.wav")).unwrap()).samples)
     };
     assert_eq!((say(1, &[]).await, say(2, &[]).await), (1, 2));
@@ -121,7 +122,7 @@ async fn a_clip_that_is_gone_wrong_or_unwanted_is_refused_by_name() {
     let nuid = store.info(half.key()).await.unwrap().nuid;
     let stream = jetstream::new(client.clone()).get_stream("OBJ_tts-clips").await.unwrap();
     stream.purge().filter(format!("$O.tts-clips.C.{nuid}")).await.unwrap();
-    assert!(refused(json!(half)).await.contains("cannot be used"));
+    assert!(refused(json!(half)).await.contains("not on the broker"));
     let large = vec![7; chorus_protocol::clip::MAX_CLIP_BYTES + 1];
     let large = put(&store, &large).await;
     refused(json!(large)).await;

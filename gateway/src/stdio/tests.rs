@@ -233,8 +233,8 @@ async fn a_clip_outside_the_folder_or_unfit_is_refused_before_there_is_a_fleet()
         format!("{}/none.wav", folder.path().display()),
         String::new(),
     ];
-    for clip in bad {
-        far.say(ask("c", json!({"text": "a", "speakerClip": clip}))).await;
+    for (number, clip) in bad.iter().enumerate() {
+        far.say(ask(&format!("c{number}"), json!({"text": "a", "speakerClip": clip}))).await;
         let refused = far.hear().await;
         assert_eq!(refused["payload"]["error"]["details"]["field"], "speakerClip", "{clip}: {refused}");
     }

@@ -4,10 +4,10 @@ in it.
 `expected_samples` is the verifier's side too: a test that has received samples compares them with what this
 function gives, and sees loss, repetition and mixing to the sample.
 
-A frame is eight s16 values: a sync mark, the CRC-32 of the text (with the bytes of the speaker clip behind it,
-where there is one) in two parts of 15 bits (bits 29 to 0), the
-segment's number, the frame's index in two parts, a checksum over those five, and an end mark. A 15-bit
-value v is stored as v - 16384. The last frame is cut to the audio's length.
+A frame is eight s16 values: a sync mark, the CRC-32 of the text (with the bytes of the speaker clip behind
+it, where there is one) in two parts of 15 bits (bits 29 to 0), the segment's number, the frame's index in two
+parts, a checksum over those five, and an end mark. A 15-bit value v is stored as v - 16384. The last frame is
+cut to the audio's length.
 """
 
 from __future__ import annotations

@@ -151,16 +151,26 @@ impl<'a> RunTask<'a> {
             self.clip = Err(ServiceError::field(Reason::UnsupportedOption, "speakerClip", message));
             return;
         }
-        self.clip = tokio::select! {
-            held = self.context.clips.get(&id) => held.map(Some),
-            () = self.registered.entry.stop.cancelled() => Err(given_up()),
-            () = self.context.leaving.cancelled() => Err(given_up()),
+        let (context, entry) = (self.context, &self.registered.entry);
+        let fetching = context.clips.get(&id);
+        tokio::pin!(fetching);
+        let mut ticks = tokio::time::interval(context.config.in_progress_every);
+        self.clip = loop {
+            tokio::select! {
+                held = &mut fetching => break held.map(Some),
+                // It is progress, though not the engine's.
+                _ = ticks.tick() => entry.heard(context.clock.now()),
+                () = entry.stop.cancelled() => break Err(given_up()),
+                () = context.leaving.cancelled() => break Err(given_up()),
+            }
         };
     }
 
     async fn drive(mut self, fresh: bool) {
         let limits = self.context.config.run.clone();
-        let (mut run, mut actions) = Run::start(limits, fresh, self.deliveries, self.pulled);
+        // Not since the pull: a turn, or a clip, may have been waited for, and the session is only asked now.
+        let began = self.context.clock.now();
+        let (mut run, mut actions) = Run::start(limits, fresh, self.deliveries, began);
         let (mut stopped, mut leaving) = (false, false);
         loop {
             for action in actions {
