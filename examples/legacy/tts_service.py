@@ -2,7 +2,8 @@
 
 A faithful model of such a script, kept as an example of what runs in a chorus worker unchanged
 (`chorus worker --engine-command "python tts_service.py --model DIR"`) and as the reference that
-`chorus stdio` is tested against. Protocol 1.0: one JSON object a line, no ids, answers in order.
+`chorus stdio` is tested against. Protocol 1.0: one JSON object a line, no ids, answers in order. Coqui's
+voices that are made of phonemes need the command `espeak-ng` here; chorus brings it as a library.
 
     {"type":"request","text":"Hello.","outputPath":"/tmp/a.wav"}
     {"type":"response","success":true,"outputPath":"/tmp/a.wav","latencyMs":412.5}

@@ -111,12 +111,23 @@ async fn the_old_services_suite_passes_on_both() {
     fleet::nothing_is_left(&home).await;
 }
 
+/// Starts a script as its user would, on a machine that has no `espeak-ng`, which Coqui runs for every piece of a text: the
+/// engine's own package has it as a library.
+fn with_espeak() -> String {
+    let engine = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("worker/engine");
+    let engine = json!(engine);
+    format!(
+        "import runpy, sys; sys.path.insert(0, {engine}); from chorus_engine import phonemes; phonemes.install(); \
+         del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+}
+
 /// The same around real Coqui and the demo voice. The two tests that need a start of their own are left to the run above.
 #[tokio::test]
 async fn the_old_services_suite_passes_on_both_with_a_real_voice() {
     let home = Home::provisioned();
     let voice = home.path().join("voices").join(DEMO_VOICE);
-    let old = json!([fleet::python(&home), old_service(), "--model", voice]);
+    let old = json!([fleet::python(&home), "-c", with_espeak(), old_service(), "--model", voice]);
     let chorus = json!([fleet::binary(), "stdio"]);
     for command in [old, chorus] {
         let told = old_suite(&home, &command, &["-k", "not end_of_the_input and not sigterm"]).await;

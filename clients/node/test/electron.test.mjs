@@ -1,9 +1,10 @@
 // The Electron integration with a fake app and ipcMain, and a real fleet behind it.
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
+import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { ElectronTTSIntegration, electronOptions } from 'chorus-tts/electron';
+import { ElectronTTSIntegration, electronOptions, findPythonExecutable } from 'chorus-tts/electron';
 import { ENV, temporary } from '../testing/support.mjs';
 
 class FakeApp extends EventEmitter {
@@ -64,4 +65,18 @@ test('renderers speak, stream and cancel; the app ends after the fleet', async (
 test("an app's places are below userData", () => {
   const options = electronOptions({ getPath: () => '/data/app' }, { CHORUS_PYTHON: '/my/python' });
   assert.deepEqual(options, { cachePath: '/data/app/tts-cache', pythonPath: '/my/python' });
+});
+
+test('a Python is looked for on PATH, those first that Coqui runs on', (t) => {
+  const folder = temporary(t);
+  const env = { PATH: `/nowhere:${folder}` };
+  assert.equal(findPythonExecutable(env), undefined);
+  for (const name of ['python3', 'python3.11', 'python3.9']) {
+    writeFileSync(join(folder, name), '');
+    chmodSync(join(folder, name), 0o755);
+  }
+  assert.equal(findPythonExecutable(env), join(folder, 'python3.11'));
+  chmodSync(join(folder, 'python3.11'), 0o644);
+  assert.equal(findPythonExecutable(env), join(folder, 'python3'), 'one that cannot be run is none');
+  assert.equal(findPythonExecutable({ ...env, CHORUS_PYTHON: '/my/python' }), '/my/python');
 });
