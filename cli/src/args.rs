@@ -148,6 +148,9 @@ pub struct SayArgs {
     /// Where the audio goes; `-` is stdout. Its extension names the format. [default: speech.wav]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// A folder that the file must lie in, whatever links and `..` its path has.
+    #[arg(long, value_name = "DIR")]
+    pub output_root: Option<PathBuf>,
     /// wav, mp3, ogg, opus, flac or pcm; otherwise as the file's extension says.
     #[arg(long)]
     pub format: Option<String>,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use chorus_audio::encode::{AudioFormat, Encoder, EncoderConfig, encoder, is_built};
 use chorus_audio::pcm;
+use chorus_gateway::place::Root;
 use chorus_protocol::{Reason, ServiceError};
 use tempfile::{NamedTempFile, SpooledTempFile};
 
@@ -52,6 +53,17 @@ impl Target {
         };
         check_place(&path)?;
         Ok(Self { path: Some(path), format: built(format)? })
+    }
+
+    /// The same, if its file lies in this folder, whatever links and `..` its path has.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST naming `outputPath` when it does not; `Output` when there is no such folder.
+    pub fn within(self, root: &Path) -> Result<Self, CliError> {
+        let Some(path) = &self.path else { return Ok(self) };
+        let root = Root::new(root).map_err(|source| CliError::Output { path: root.to_owned(), source })?;
+        let place = root.place(&path.to_string_lossy())?;
+        Ok(Self { path: Some(place), ..self })
     }
 }
 
@@ -266,6 +278,24 @@ mod tests {
         let missing = folder.path().join("missing/a.wav");
         assert!(matches!(Target::new(Some(missing), None), Err(CliError::Output { .. })));
         assert!(matches!(Target::new(Some(folder.path().into()), None), Err(CliError::Output { .. })));
+    }
+
+    #[test]
+    fn a_file_lies_in_the_folder_that_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("in")).unwrap();
+        let root = folder.path().join("in");
+        let within = |path: &Path| Target::new(Some(path.to_owned()), None)?.within(&root);
+        let inside = within(&root.join("../in/a.mp3")).unwrap();
+        assert_eq!(inside.path.unwrap(), root.canonicalize().unwrap().join("a.mp3"));
+        assert_eq!(inside.format, AudioFormat::Mp3);
+        std::os::unix::fs::symlink(folder.path(), root.join("out")).unwrap();
+        for outside in [folder.path().join("a.wav"), root.join("../a.wav"), root.join("out/a.wav")] {
+            assert!(matches!(within(&outside), Err(CliError::Service(_))), "{}", outside.display());
+        }
+        let stdout = target(Some("-"), None).unwrap();
+        assert_eq!(stdout.clone().within(&root).unwrap(), stdout);
+        assert!(matches!(target(None, None).unwrap().within(&root.join("none")), Err(CliError::Output { .. })));
     }
 
     #[test]

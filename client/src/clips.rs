@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use chorus_bus::{BusError, BusErrorKind};
+use chorus_bus::{Bus, BusError, BusErrorKind};
 use chorus_protocol::clip::MAX_CLIP_BYTES;
 use chorus_protocol::{ClipId, Reason, ServiceError};
 use tokio::io::AsyncReadExt;
@@ -35,20 +35,28 @@ pub async fn read(path: &Path) -> Result<Bytes, ServiceError> {
     if clip.len() > MAX_CLIP_BYTES { Err(too_large()) } else { Ok(clip.into()) }
 }
 
+/// Keeps a clip where workers find it, if it is not there already. Requests name it by what comes back
+/// ([`SynthesisRequest::speaker_clip`](chorus_protocol::SynthesisRequest)).
+///
+/// # Errors
+/// INVALID_REQUEST naming `speakerClip` when it is empty or too large; RESOURCE_EXHAUSTED when it could not be kept.
+pub async fn keep(bus: &Bus, clip: Bytes) -> Result<ClipId, ServiceError> {
+    if clip.is_empty() {
+        return Err(ServiceError::field(Reason::Malformed, FIELD, "the clip is empty"));
+    }
+    bus.clips().keep(clip).await.map_err(|error: BusError| match error.kind {
+        BusErrorKind::TooLarge => too_large(),
+        _ => ServiceError::new(Reason::NoBroker, format!("the clip could not be kept: {error}")),
+    })
+}
+
 impl SessionHost {
-    /// Keeps a clip where workers find it, if it is not there already. Requests name it by what comes back
-    /// ([`SynthesisRequest::speaker_clip`](chorus_protocol::SynthesisRequest)).
+    /// The same, on the broker of these sessions.
     ///
     /// # Errors
-    /// INVALID_REQUEST naming `speakerClip` when it is empty or too large; RESOURCE_EXHAUSTED when it could not be kept.
+    /// As of [`keep`].
     pub async fn keep_clip(&self, clip: Bytes) -> Result<ClipId, ServiceError> {
-        if clip.is_empty() {
-            return Err(ServiceError::field(Reason::Malformed, FIELD, "the clip is empty"));
-        }
-        self.bus().clips().keep(clip).await.map_err(|error: BusError| match error.kind {
-            BusErrorKind::TooLarge => too_large(),
-            _ => ServiceError::new(Reason::NoBroker, format!("the clip could not be kept: {error}")),
-        })
+        keep(self.bus(), clip).await
     }
 }
 

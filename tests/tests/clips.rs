@@ -68,6 +68,17 @@ async fn a_clip_reaches_the_engine_by_every_way_and_is_sent_once() {
     let again = store.info(ClipId::of(&clip(1)).key()).await.unwrap().nuid;
     assert_eq!(first, again, "what is there is not sent again");
 
+    // A durable job.
+    let submit = ["jobs", "submit", TEXT, "--id", "like-2", "--speaker-clip", "2.wav", "--json"];
+    let _queued = chorus(home, &submit).await.ok();
+    poll("the job is spoken", PATIENCE, || async {
+        let job = chorus(home, &["jobs", "status", "like-2", "--json"]).await.ok().json();
+        (job["state"] == "done").then_some(())
+    })
+    .await;
+    let _fetched = chorus(home, &["jobs", "fetch", "like-2", "-o", "job.wav"]).await.ok();
+    assert_eq!(heard(&wav::parse(&std::fs::read(home.file("job.wav")).unwrap()).samples), 2);
+
     // A plain request of any NATS client.
     let id = put(&store, &clip(3)).await;
     let (reply, samples) = ask(&client, json!({"text": TEXT, "speakerClip": id})).await;

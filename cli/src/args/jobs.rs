@@ -53,6 +53,9 @@ pub struct SubmitArgs {
     /// A voice: another name of a model, or a speaker of it.
     #[arg(long)]
     pub voice: Option<String>,
+    /// A recording of somebody's speech, for models that can take on a voice.
+    #[arg(long, value_name = "FILE")]
+    pub speaker_clip: Option<PathBuf>,
     /// Where to ask and how to answer.
     #[command(flatten)]
     pub report: ReportArgs,

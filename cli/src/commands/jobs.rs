@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use chorus_bus::{Bucket, Bus, ObjectBucket};
+use chorus_client::clips;
 use chorus_protocol::durable::{DurableJob, JobAsk, JobStatus};
 use chorus_protocol::{Envelope, MessageId, Reason, ServiceError, SynthesisRequest, SynthesisResult, names};
 use chorus_runtime::clock::{Clock as _, SystemClock};
@@ -25,7 +27,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub async fn run(context: Context, command: JobsCommand) -> Result<(), CliError> {
     let ui = context.ui;
     let asking = async {
-        let question = tokio::task::block_in_place(|| Question::new(command, ui))?;
+        let clip = match &command {
+            JobsCommand::Submit(SubmitArgs { speaker_clip: Some(file), .. }) => Some(clips::read(file).await?),
+            _ => None,
+        };
+        let question = tokio::task::block_in_place(|| Question::new(command, clip, ui))?;
         let bus = locate::connect(&context).await?;
         let answered = question.ask(&bus, ui).await;
         bus.close().await;
@@ -35,7 +41,7 @@ pub async fn run(context: Context, command: JobsCommand) -> Result<(), CliError>
 }
 
 enum Question {
-    Submit(MessageId, Box<SynthesisRequest>),
+    Submit(MessageId, Box<SynthesisRequest>, Option<Bytes>),
     Status(JobAsk),
     Fetch(JobAsk, PathBuf),
     Cancel(JobAsk),
@@ -43,9 +49,9 @@ enum Question {
 }
 
 impl Question {
-    fn new(command: JobsCommand, ui: Ui) -> Result<Self, CliError> {
+    fn new(command: JobsCommand, clip: Option<Bytes>, ui: Ui) -> Result<Self, CliError> {
         Ok(match command {
-            JobsCommand::Submit(args) => Self::submit(*args)?,
+            JobsCommand::Submit(args) => Self::submit(*args, clip)?,
             JobsCommand::Status(job) => Self::Status(named(job.id)?),
             JobsCommand::Cancel(job) => Self::Cancel(named(job.id)?),
             JobsCommand::Fetch { output, job } => {
@@ -59,7 +65,7 @@ impl Question {
         })
     }
 
-    fn submit(args: SubmitArgs) -> Result<Self, CliError> {
+    fn submit(args: SubmitArgs, clip: Option<Bytes>) -> Result<Self, CliError> {
         let id = match args.id {
             Some(id) => named(id)?.job,
             None => MessageId::fresh(),
@@ -69,12 +75,15 @@ impl Question {
         let (model, voice, output_format) = (args.model, args.voice, Some(format));
         let request = SynthesisRequest { text, model, voice, output_format, ..SynthesisRequest::default() };
         request.validate()?;
-        Ok(Self::Submit(id, Box::new(request)))
+        Ok(Self::Submit(id, Box::new(request), clip))
     }
 
     async fn ask(self, bus: &Bus, ui: Ui) -> Result<(), CliError> {
         match self {
-            Self::Submit(message_id, request) => {
+            Self::Submit(message_id, mut request, clip) => {
+                if let Some(clip) = clip {
+                    request.speaker_clip = Some(clips::keep(bus, clip).await?.to_string());
+                }
                 let envelope = Envelope { message_id, ..Envelope::request(*request, SystemClock.unix_ms()) };
                 show(ui, &bus.request(names::JOBS_SUBMIT, &envelope, ANSWER_WITHIN).await?);
             }

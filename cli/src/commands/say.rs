@@ -21,6 +21,10 @@ use crate::ui::{Tone, Ui};
 /// Runs the command.
 pub async fn run(context: Context, args: SayArgs) -> Result<(), CliError> {
     let target = Target::new(args.output.clone(), args.format.as_deref())?;
+    let target = match &args.output_root {
+        Some(root) => target.within(root)?,
+        None => target,
+    };
     if args.json && target.path.is_none() {
         return Err(CliError::Usage("--json and audio cannot both go to stdout: name a file with -o".into()));
     }

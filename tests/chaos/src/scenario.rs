@@ -62,7 +62,7 @@ pub struct Fleet {
     pub clocks_off: Duration,
     /// Whether every segment fails in the engine of the first worker.
     pub sick_worker: bool,
-    /// Whether every second part writes as an earlier version of the protocol does, or as a later one.
+    /// Whether, of every three parts, one writes as an earlier version of the protocol does, and one as a later.
     pub mixed_versions: bool,
     /// Whether processes that do nothing but compute compete with it for every core.
     pub burning: bool,
