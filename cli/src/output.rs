@@ -295,7 +295,10 @@ mod tests {
         }
         let stdout = target(Some("-"), None).unwrap();
         assert_eq!(stdout.clone().within(&root).unwrap(), stdout);
-        assert!(matches!(target(None, None).unwrap().within(&root.join("none")), Err(CliError::Output { .. })));
+        assert!(matches!(
+            target(None, None).unwrap().within(&root.join("none")),
+            Err(CliError::Output { .. })
+        ));
     }
 
     #[test]

@@ -76,7 +76,8 @@ def coqui(model: str) -> Callable[[str, str], None]:
 
 
 def tone(text: str, path: str) -> None:
-    """No speech, for tests without a voice: 60 ms of a tone for each character."""
+    """No speech, for tests without a voice: 60 ms of a tone for each character, and Coqui's ways with a path."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     samples = bytearray()
     for index in range(len(text) * 22050 * 60 // 1000):
         samples += (8000 if index // 50 % 2 else -8000).to_bytes(2, "little", signed=True)

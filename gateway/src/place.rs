@@ -3,7 +3,7 @@
 //! The folder of the file is resolved with all its links before it is compared, so neither `..` nor a link leads out. The
 //! file itself is made by a rename, which replaces a link instead of following it.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use chorus_protocol::{AudioFormat, Reason, ServiceError};
 
@@ -45,6 +45,23 @@ impl Root {
         }
         let place = folder.join(name);
         if path.ends_with('/') || place.is_dir() { Err(refused("it is a folder".into())) } else { Ok(place) }
+    }
+
+    /// Makes the folder of `path` where it is missing, inside the root: nothing where it would lie outside, or cannot be
+    /// made. [`Root::place`] says what is wrong then.
+    pub fn make_folder(&self, path: &str) {
+        let Ok(given) = std::path::absolute(path) else { return };
+        let Some(folder) = given.parent() else { return };
+        // What is there decides where the rest lies: a part that is missing is no link.
+        let Some(there) = folder.ancestors().find(|part| part.exists()) else { return };
+        let plain = |rest: &Path| rest.components().all(|part| matches!(part, Component::Normal(_)));
+        let inside = there.canonicalize().is_ok_and(|there| there.starts_with(&self.0));
+        if inside
+            && folder.strip_prefix(there).is_ok_and(plain)
+            && let Err(error) = std::fs::create_dir_all(folder)
+        {
+            tracing::debug!(folder = %folder.display(), %error, "was not made");
+        }
     }
 
     /// The file that `path` means and that is there already, its links resolved. A relative one starts in the working directory.
@@ -95,6 +112,27 @@ mod tests {
         assert!(root.place("").is_err());
         assert!(root.place("/").is_err());
         assert!(Root::new(Path::new("/")).unwrap().place(inside.join("a").to_str().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn folders_are_made_inside_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = dir.path().join("in");
+        std::fs::create_dir(&inside).unwrap();
+        std::os::unix::fs::symlink(dir.path(), inside.join("link")).unwrap();
+        let root = Root::new(&inside).unwrap();
+        for outside in ["../a/x.wav", "link/a/x.wav", "a/../../b/x.wav", "a/../b/x.wav"] {
+            root.make_folder(inside.join(outside).to_str().unwrap());
+        }
+        root.make_folder(dir.path().join("c/x.wav").to_str().unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(&inside).unwrap().count(), 1, "and what is not plain is not made");
+        let path = inside.join("a/b/x.wav");
+        root.make_folder(path.to_str().unwrap());
+        assert_eq!(
+            root.place(path.to_str().unwrap()).unwrap(),
+            inside.canonicalize().unwrap().join("a/b/x.wav")
+        );
     }
 
     #[test]

@@ -155,6 +155,12 @@ def test_a_bad_line_is_an_error_and_no_end(parent: Parent, line: str) -> None:
     assert parent.ask({"type": "request", "method": "ping"})["success"] is True
 
 
+def test_a_folder_that_is_missing_is_made(parent: Parent, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a" / "folder" / "a.wav"
+    assert parent.ask({"type": "request", "text": "Hello.", "outputPath": str(path)})["success"] is True
+    assert seconds(path) > 0
+
+
 def test_a_path_that_cannot_be_written_is_an_error(parent: Parent, tmp_path: pathlib.Path) -> None:
     # Not a folder that is missing: Coqui makes that.
     (tmp_path / "file").touch()

@@ -27,9 +27,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub async fn run(context: Context, command: JobsCommand) -> Result<(), CliError> {
     let ui = context.ui;
     let asking = async {
-        let clip = match &command {
-            JobsCommand::Submit(SubmitArgs { speaker_clip: Some(file), .. }) => Some(clips::read(file).await?),
+        let file = match &command {
+            JobsCommand::Submit(args) => args.speaker_clip.as_deref(),
             _ => None,
+        };
+        let clip = match file {
+            Some(file) => Some(clips::read(file).await?),
+            None => None,
         };
         let question = tokio::task::block_in_place(|| Question::new(command, clip, ui))?;
         let bus = locate::connect(&context).await?;

@@ -118,6 +118,10 @@ impl<R: AsyncRead + Unpin> Legacy<R> {
         let cancel = shared.tasks.token().child_token();
         let speech = Speech { id: MessageId::fresh(), request, traceparent: None, cancel };
         self.due.push_back(Box::pin(async move {
+            // As the old service did.
+            if let Some(path) = &speech.request.output_path {
+                shared.config.root.make_folder(path);
+            }
             Due::Recorded(Box::new(speech.record(&shared, Into::Temporary).await))
         }));
     }

@@ -39,8 +39,8 @@ def sample_count(text: str) -> int:
 def expected_samples(text: str, segment: int, clip: bytes = b"") -> array.array[int]:
     """The samples of segment number `segment` with this text (without directives), spoken like this clip.
 
-    Put together from runs of values, one place of all frames at a time: a loop over the samples would make this
-    the slowest engine of all.
+    Put together from runs of values, one place of all frames at a time: a loop over the samples would make
+    this the slowest engine of all.
     """
     count = sample_count(text)
     frames = (count + FRAME_SAMPLES - 1) // FRAME_SAMPLES

@@ -44,7 +44,7 @@ def _limit_memory(max_bytes: int) -> None:
 
 
 def _limit_cpus(most: int) -> None:
-    """Stays on so many of the processors it may use; which ones depends on the process, so that engines spread."""
+    """Stays on so many of the processors it may use; engines spread, for the process decides which."""
     if not hasattr(os, "sched_setaffinity"):
         log.warning("no limit of processors on this platform")
         return
