@@ -43,6 +43,9 @@ impl Root {
         if !folder.starts_with(&self.0) {
             return Err(refused(format!("files must lie in {}", self.0.display())));
         }
+        if !folder.is_dir() {
+            return Err(refused("its folder is a file".into()));
+        }
         let place = folder.join(name);
         if path.ends_with('/') || place.is_dir() { Err(refused("it is a folder".into())) } else { Ok(place) }
     }
@@ -101,11 +104,14 @@ mod tests {
         let inside = dir.path().join("in");
         std::fs::create_dir_all(inside.join("deep")).unwrap();
         std::os::unix::fs::symlink(dir.path(), inside.join("out")).unwrap();
+        std::fs::write(inside.join("file"), "").unwrap();
         let root = Root::new(&inside).unwrap();
         let place = |name: &str| root.place(inside.join(name).to_str().unwrap());
         assert_eq!(place("a.wav").unwrap(), inside.canonicalize().unwrap().join("a.wav"));
         assert!(place("deep/../a.wav").is_ok());
-        for wrong in ["../a.wav", "out/a.wav", "deep", "deep/", "none/a.wav", "deep/../../a.wav", "a\0b"] {
+        for wrong in
+            ["../a.wav", "out/a.wav", "deep", "deep/", "none/a.wav", "file/a.wav", "deep/../../a.wav", "a\0b"]
+        {
             let error = place(wrong).unwrap_err();
             assert_eq!(error.details.unwrap()["field"], "outputPath", "{wrong}");
         }

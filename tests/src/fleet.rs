@@ -66,7 +66,10 @@ pub fn binary() -> PathBuf {
 /// When none is provisioned.
 pub fn python(home: &Home) -> PathBuf {
     let environments = std::fs::read_dir(home.path().join("env")).expect("an environment is provisioned");
-    let mut found = environments.flatten().map(|entry| entry.path().join("bin/python"));
+    // That of the linters has no engine.
+    let engines =
+        environments.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with("check-"));
+    let mut found = engines.map(|entry| entry.path().join("bin/python"));
     found.find(|python| python.exists()).expect("an environment has an interpreter")
 }
 

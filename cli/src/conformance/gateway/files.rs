@@ -90,7 +90,9 @@ fn look(path: &Path) -> Option<(usize, u32)> {
 /// Paths that no file can have.
 pub(super) async fn output_refused(lab: &mut Lab) -> Checked {
     let folder = lab.folder().to_owned();
-    for path in [folder.clone(), folder.join("no such folder").join("speech.wav")] {
+    let file = folder.join("file");
+    std::fs::write(&file, OLD).map_err(unread(&folder))?;
+    for path in [folder, file.join("speech.wav")] {
         refused(lab, &path).await?;
     }
     Ok(None)
