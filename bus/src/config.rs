@@ -27,6 +27,8 @@ pub struct BusConfig {
     pub creds_file: Option<PathBuf>,
     /// As which version this process writes.
     pub wire: Wire,
+    /// Whether the queue knows a job that is published once more by its id; off only to show what that is good for.
+    pub job_ids: bool,
 }
 
 impl Default for BusConfig {
@@ -42,6 +44,7 @@ impl Default for BusConfig {
             password: None,
             creds_file: None,
             wire: Wire::Current,
+            job_ids: true,
         }
     }
 }
@@ -75,6 +78,7 @@ impl fmt::Debug for BusConfig {
             .field("password", &self.password.is_some())
             .field("creds_file", &self.creds_file)
             .field("wire", &self.wire)
+            .field("job_ids", &self.job_ids)
             .finish()
     }
 }

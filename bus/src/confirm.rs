@@ -30,8 +30,8 @@ const MESSAGE_ID: HeaderName = HeaderName::from_static(MESSAGE_ID_NAME);
 pub(crate) struct Outgoing<'a> {
     pub(crate) stream: &'a str,
     pub(crate) subject: &'a str,
-    /// What makes a repeated publish the same one.
-    pub(crate) id: &'a str,
+    /// What makes a repeated publish the same one; without it, it is another message.
+    pub(crate) id: Option<&'a str>,
     /// Further headers.
     pub(crate) headers: HeaderMap,
     pub(crate) payload: Bytes,
@@ -100,7 +100,9 @@ impl Inner {
     /// Puts a message into its stream and gives its sequence: the first one's, when one of its id is there already.
     pub(crate) async fn confirm(&self, message: Outgoing<'_>) -> Result<u64, ConfirmError> {
         let Outgoing { stream, subject, id, mut headers, payload } = message;
-        headers.insert(MESSAGE_ID, HeaderValue::from(id));
+        if let Some(id) = id {
+            headers.insert(MESSAGE_ID, HeaderValue::from(id));
+        }
         let give_up = Instant::now() + ATTEMPTS * self.request_timeout;
         loop {
             let left = give_up.saturating_duration_since(Instant::now());

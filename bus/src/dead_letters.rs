@@ -71,7 +71,7 @@ impl<T: Serialize + DeserializeOwned> DeadLetters<T> {
         let message = Outgoing {
             stream: names::DEAD_STREAM,
             subject: &names::dead_subject(model),
-            id: letter.message_id.as_str(),
+            id: Some(letter.message_id.as_str()),
             headers: HeaderMap::new(),
             payload: payload.into(),
         };

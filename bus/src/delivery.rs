@@ -140,6 +140,11 @@ impl Delivery {
         self.end(payload).await
     }
 
+    /// Tells the queue nothing: the job is another worker's only when its time has run out.
+    pub fn abandon(mut self) {
+        self.ack_to = None;
+    }
+
     /// Being worked on: its time (1 s) begins anew.
     ///
     /// # Errors

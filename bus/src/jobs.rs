@@ -115,7 +115,7 @@ impl Bus {
         let message = Outgoing {
             stream: names::JOBS_STREAM,
             subject: &subject,
-            id: &id,
+            id: self.inner.job_ids.then_some(id.as_str()),
             headers: job.headers(),
             payload: payload.into(),
         };

@@ -353,7 +353,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         let message = Outgoing {
             stream: &self.bucket.stream(),
             subject: &self.bucket.subject(&names::encode_token(key)),
-            id: id.as_str(),
+            id: Some(id.as_str()),
             headers,
             payload,
         };

@@ -45,7 +45,7 @@ pub async fn run(context: Context, command: Command) -> Result<(), CliError> {
         }
         Command::Conformance(command) => Box::pin(conformance::run(context, command)).await,
         Command::Manager(args) => roles::manager(context, args).await,
-        Command::Worker(args) => roles::worker(context, args).await,
+        Command::Worker(args) => Box::pin(roles::worker(context, args)).await,
         Command::Bench(BenchCommand::Latency(args)) => Box::pin(bench::latency::run(context, args)).await,
         Command::Bench(BenchCommand::FirstAudio(args)) => {
             Box::pin(bench::first_audio::run(context, args)).await

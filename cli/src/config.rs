@@ -69,6 +69,8 @@ pub struct EngineConfig {
     pub recycle_requests: u64,
     /// `engine.recycle_age_ms`: the age at which it is renewed; 0 is never.
     pub recycle_age: Duration,
+    /// `engine.recycle_least_age_ms`: it is never renewed before this age.
+    pub recycle_least_age: Duration,
     /// `engine.recycle_rss_bytes`: the size at which it is renewed; 0 is never. `sla.resources.memoryUsageGB` without it.
     pub recycle_rss_bytes: Option<u64>,
 }
@@ -200,6 +202,7 @@ impl CliConfig {
                 canary: true,
                 recycle_requests: 0,
                 recycle_age: Duration::ZERO,
+                recycle_least_age: Duration::from_secs(60),
                 recycle_rss_bytes: None,
             },
             fleet: FleetConfig {

@@ -44,6 +44,9 @@ pub fn in_manager(switches: &Switches, config: &mut ManagerConfig) {
                 config.liveness.hang_after = NEVER * 4;
             }
             Mechanism::Breaker => config.breaker_enabled = false,
+            Mechanism::JobId => config.bus.job_ids = false,
+            Mechanism::Admission => config.refuse_late = false,
+            Mechanism::Adoption => config.jobs.lease = NEVER,
             _ => {}
         }
     }
@@ -62,11 +65,15 @@ pub fn in_worker(switches: &Switches, config: &mut WorkerConfig) {
                 config.engine.restart.max_delay = NEVER;
             }
             Mechanism::Breaker => config.breaker_enabled = false,
-            Mechanism::Pings
-            | Mechanism::Retry
-            | Mechanism::LookUp
-            | Mechanism::AskAgain
-            | Mechanism::Hedge => {}
+            Mechanism::HandBack => config.run.hand_back = false,
+            Mechanism::Canary => config.canary.every = None,
+            Mechanism::Recycling => {
+                (config.recycle.requests, config.recycle.age, config.recycle.rss_bytes) = (None, None, None);
+            }
+            Mechanism::MemoryLimit => config.engine.max_memory_bytes = None,
+            Mechanism::Isolation => config.run.isolate = false,
+            Mechanism::Ageing => config.pull.age_every = u64::MAX,
+            _ => {}
         }
     }
 }

@@ -33,6 +33,10 @@ pub struct SessionHostConfig {
     pub text_timeout: Duration,
     /// The longest text that may come in pieces, in bytes.
     pub max_text_bytes: usize,
+    /// Failures of engines, on two workers or more, by which a segment is poison.
+    pub poison_failures: usize,
+    /// Whether what is queued or spoken of a request that has ended is given back; off only to show what that is good for.
+    pub gives_back: bool,
     /// Whether the audio of a segment is counted and checked before it is heard; off only to show what it is good for.
     pub check_audio: bool,
 }
@@ -59,6 +63,8 @@ impl Default for SessionHostConfig {
             },
             text_timeout: Duration::from_secs(300),
             max_text_bytes: 16 * 1024 * 1024,
+            poison_failures: 3,
+            gives_back: true,
             check_audio: true,
         }
     }

@@ -483,7 +483,8 @@ impl Session {
             }
             cancel.seqs.extend(segment.seq);
         }
-        if !cancel.seqs.is_empty() || !cancel.workers.is_empty() || self.asking {
+        let some = !cancel.seqs.is_empty() || !cancel.workers.is_empty() || self.asking;
+        if some && self.config.gives_back {
             self.actions.push(Action::Cancel(cancel));
         }
         let latency_ms = (now - self.opened_at).as_secs_f64() * 1e3;

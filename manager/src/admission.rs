@@ -55,7 +55,7 @@ impl Core {
         let Some(by_class) = self.backlog().of(model, READING_MAX_AGE, self.clock.now()) else {
             return Ok(());
         };
-        if by_class == [0; 4] {
+        if by_class == [0; 4] || !self.config.refuse_late {
             return Ok(());
         }
         let situation = self.situation(model, by_class, first);

@@ -56,6 +56,8 @@ pub struct ManagerConfig {
     pub liveness: LivenessConfig,
     /// Time to first audio when the client names none.
     pub default_deadline: Duration,
+    /// Whether a request that would be heard too late is refused at once; off only to show what that is good for.
+    pub refuse_late: bool,
     /// When a refused client may ask again, where nothing better is known.
     pub retry_after: Duration,
     /// What retries from the second failure on may cost each class.
@@ -95,6 +97,7 @@ impl ManagerConfig {
             forget_breakers_after: Duration::from_secs(3600),
             liveness: LivenessConfig::default(),
             default_deadline: Duration::from_millis(DEFAULT_DEADLINE_MS),
+            refuse_late: true,
             retry_after: Duration::from_millis(500),
             retry_budget: RetryBudget::default(),
             max_window: MAX_WINDOW,

@@ -55,7 +55,16 @@ impl Default for CircuitBreakerConfig {
     }
 }
 
-/// One run in the window.
+/// In the details of an error: which end of an engine it tells of. Every run that was under way then bears the same.
+pub const DETAIL_CRASH: &str = "crash";
+
+/// As what breakers count a failed run: all that one end of an engine has failed count once, as that end.
+pub fn counted_as(run: RunId, error: &crate::ServiceError) -> RunId {
+    let crash = error.details.as_ref().and_then(|details| details.get(DETAIL_CRASH)?.as_str());
+    crash.and_then(|crash| crash.parse().ok()).unwrap_or(run)
+}
+
+/// One run in the window, or one end of an engine ([`counted_as`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WindowEntry {

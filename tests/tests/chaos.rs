@@ -147,3 +147,53 @@ async fn no_false_alarm_while_every_core_is_busy() {
 async fn the_leading_node_of_a_cluster_killed() {
     holds("node-killed").await;
 }
+
+#[tokio::test]
+async fn managers_that_answer_late() {
+    holds("managers-far").await;
+}
+
+#[tokio::test]
+async fn jobs_of_two_classes_at_once() {
+    holds("all-classes").await;
+}
+
+#[tokio::test]
+async fn engines_that_fall_ill_while_nothing_is_asked_of_them() {
+    holds("ill-while-idle").await;
+}
+
+#[tokio::test]
+async fn engines_that_grow_with_each_text() {
+    holds("leaking-engines").await;
+}
+
+#[tokio::test]
+async fn more_than_can_be_heard_in_time() {
+    holds("too-late").await;
+}
+
+#[tokio::test]
+async fn texts_that_crash_every_engine() {
+    holds("poison").await;
+}
+
+#[tokio::test]
+async fn texts_that_crash_engines_beside_others() {
+    holds("poison-beside-innocents").await;
+}
+
+#[tokio::test]
+async fn listeners_that_go_away_in_mid_sentence() {
+    holds("listeners-leave").await;
+}
+
+#[tokio::test]
+async fn low_priority_beside_high() {
+    holds("low-advances").await;
+}
+
+#[tokio::test]
+async fn managers_killed_while_they_have_durable_jobs() {
+    holds("durable-managers-sigkill").await;
+}

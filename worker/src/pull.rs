@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use chorus_bus::{Bus, ConnectionState, Delivery, PullEnd, PullEvent, PullRequest, PullWait, Puller};
+use chorus_bus::{Bus, ConnectionState, PullEnd, PullEvent, PullRequest, PullWait, Puller};
 use chorus_protocol::fleet::Credits;
 use chorus_runtime::task::{FailureMeans, TaskGroup};
 use tokio::sync::{mpsc, watch};
@@ -185,8 +185,8 @@ impl PullLoop {
                     let running = run(self.context.clone(), delivery, fresh, credit);
                     self.tasks.spawn_draining("run", FailureMeans::Log, |_token| running);
                 }
-                Arrival::NoRoom => hand_back(delivery, Duration::ZERO).await,
-                Arrival::NotServed => hand_back(delivery, NOT_SERVED_DELAY).await,
+                Arrival::NoRoom => self.context.hand_back(delivery, Duration::ZERO).await,
+                Arrival::NotServed => self.context.hand_back(delivery, NOT_SERVED_DELAY).await,
             },
             PullEvent::Ended { id, why } => {
                 let end = match why {
@@ -215,14 +215,6 @@ async fn new_puller(bus: &Bus) -> Puller {
             Err(error) => tracing::warn!(%error, "cannot listen for jobs yet"),
         }
         tokio::time::sleep(PULLER_PAUSE).await;
-    }
-}
-
-/// Hands a job back. When the broker does not hear it, ack_wait does the same a second later.
-pub(crate) async fn hand_back(delivery: Delivery, delay: Duration) {
-    let seq = delivery.seq;
-    if let Err(error) = delivery.nak(delay).await {
-        tracing::debug!(%error, seq, "a job could not be handed back; its time will run out");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Command lines of the benchmarks.
 
+use chorus_chaos::switches::Mechanism;
 use clap::{Args, Subcommand};
 
 use super::EngineArgs;
@@ -96,8 +97,11 @@ pub struct ChaosArgs {
     /// Show what scenarios there are.
     #[arg(long, conflicts_with = "scenarios")]
     pub list: bool,
-    /// Switch the fleet's mechanisms off, one at a time, and see that a scenario fails without each.
-    #[arg(long, conflicts_with_all = ["scenarios", "list"])]
+    /// Switch one of the fleet's mechanisms off. Without --scenario, the one that must fail then is run.
+    #[arg(long, value_name = "MECHANISM", value_parser = Mechanism::named, conflicts_with = "list")]
+    pub without: Option<Mechanism>,
+    /// Switch all of them off, one at a time, and see that a scenario fails without each.
+    #[arg(long, conflicts_with_all = ["scenarios", "list", "without"])]
     pub switches: bool,
     /// The figures as JSON, on the last line.
     #[arg(long)]

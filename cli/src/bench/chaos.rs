@@ -25,9 +25,16 @@ pub async fn run(context: Context, args: ChaosArgs) -> Result<(), CliError> {
     if args.switches {
         return switches(&context).await;
     }
-    let named = args.scenarios.iter().map(|name| scenarios::named(name)).collect::<Result<Vec<_>, _>>();
-    let named = named.map_err(|unknown| CliError::Usage(unknown.to_string()))?;
-    let chosen = if named.is_empty() { scenarios::long() } else { named };
+    let chosen = match (args.scenarios.as_slice(), args.without) {
+        ([], None) => scenarios::long(),
+        ([], Some(mechanism)) => vec![without(mechanism)?],
+        (names, off) => {
+            let chosen: Result<Vec<_>, _> = names.iter().map(|name| named(name)).collect();
+            let mut chosen = chosen?;
+            chosen.iter_mut().for_each(|scenario| scenario.fleet.off = off);
+            chosen
+        }
+    };
     let programs = unless_stopped(&context.shutdown, programs(&context)).await?;
     let mut reports = Vec::new();
     for scenario in &chosen {
@@ -37,6 +44,17 @@ pub async fn run(context: Context, args: ChaosArgs) -> Result<(), CliError> {
         context.ui.json_line(&report::to_json(&reports));
     }
     if reports.iter().all(Report::passed) { Ok(()) } else { Err(CliError::Reported) }
+}
+
+fn named(name: &str) -> Result<Scenario, CliError> {
+    scenarios::named(name).map_err(|unknown| CliError::Usage(unknown.to_string()))
+}
+
+/// The scenario that must fail without it, without it.
+fn without(mechanism: Mechanism) -> Result<Scenario, CliError> {
+    let mut scenario = named(mechanism.scenario())?;
+    scenario.fleet.off = Some(mechanism);
+    Ok(scenario)
 }
 
 async fn measure(context: &Context, programs: &Programs, scenario: &Scenario) -> Result<Report, CliError> {
@@ -59,9 +77,7 @@ async fn switches(context: &Context) -> Result<(), CliError> {
         vec![["without", "scenario", "as it must be", "what went wrong"].map(str::to_owned).to_vec()];
     let mut found = Vec::new();
     for mechanism in Mechanism::ALL {
-        let mut scenario =
-            scenarios::named(mechanism.scenario()).map_err(|e| CliError::Usage(e.to_string()))?;
-        scenario.fleet.off = Some(mechanism);
+        let scenario = without(mechanism)?;
         let spinner = context.ui.spinner(&format!("{} without {} …", scenario.name, mechanism.name()));
         let run = chorus_chaos::run(&programs, &scenario);
         let report = unless_stopped(&context.shutdown, async { Ok(Box::pin(run).await) }).await?;

@@ -241,6 +241,7 @@ pub fn worker_config(
     worker.canary.every = worker.canary.every.filter(|_| config.engine.canary);
     worker.recycle.requests = Some(config.engine.recycle_requests).filter(|count| *count > 0);
     worker.recycle.age = Some(config.engine.recycle_age).filter(|age| !age.is_zero());
+    worker.recycle.least_age = config.engine.recycle_least_age;
     let size = config.engine.recycle_rss_bytes.unwrap_or_else(|| config.tts.memory_bytes());
     worker.recycle.rss_bytes = Some(size).filter(|bytes| *bytes > 0);
     worker.breaker = config.tts.circuit_breaker.clone();
@@ -337,6 +338,7 @@ mod tests {
             ("CHORUS_ENGINE_CANARY", "false"),
             ("CHORUS_ENGINE_RECYCLE_REQUESTS", "1000"),
             ("CHORUS_ENGINE_RECYCLE_AGE_MS", "3600000"),
+            ("CHORUS_ENGINE_RECYCLE_LEAST_AGE_MS", "5000"),
             ("CHORUS_ENGINE_RECYCLE_RSS_BYTES", "0"),
             ("CHORUS_CACHE_DIR", "/cache"),
             ("CHORUS_CIRCUIT_BREAKER_SUCCESS_THRESHOLD", "7"),
@@ -350,6 +352,10 @@ mod tests {
         assert_eq!(
             (set.recycle.requests, set.recycle.age.map(|age| age.as_secs())),
             (Some(1000), Some(3600))
+        );
+        assert_eq!(
+            (usual.recycle.least_age, set.recycle.least_age),
+            (Duration::from_secs(60), Duration::from_secs(5))
         );
         assert_eq!((usual.engine.max_cpus, set.engine.max_cpus), (None, Some(3)));
         assert!(set.canary.every.is_none());

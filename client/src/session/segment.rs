@@ -25,9 +25,6 @@ const MAX_JUDGED: usize = 64;
 /// Attempts at one segment, whatever the reasons, after which the request fails.
 pub(super) const MAX_ATTEMPTS: Attempt = 64;
 
-/// Engine failures on two or more workers after which a segment is poison (DESIGN.md).
-const POISON_FAILURES: usize = 3;
-
 /// Failed runs of one segment that are kept; the retry policy ends a request long before.
 const MAX_HISTORY: usize = 16;
 
@@ -199,10 +196,10 @@ impl Segment {
         });
     }
 
-    /// The workers on which it is poison; empty when it is not. Engines failed it three times on two or more workers. The
+    /// The workers on which it is poison; empty when it is not. Engines failed it `enough` times on two or more workers. The
     /// last of these runs was alone: whoever speaks a job that an engine has failed before speaks nothing beside it. A run
     /// that fell silent says nothing about the words: its worker may be stopped, or gone.
-    pub fn poisoned(&self) -> Vec<WorkerId> {
+    pub fn poisoned(&self, enough: usize) -> Vec<WorkerId> {
         let by_engine = |failed: &&FailedRun| {
             !matches!(failed.error.reason(), Some(Reason::AttemptTimeout | Reason::WorkerLost))
         };
@@ -211,7 +208,7 @@ impl Segment {
         let failures = workers.len();
         workers.sort();
         workers.dedup();
-        if failures >= POISON_FAILURES && workers.len() >= 2 { workers } else { Vec::new() }
+        if failures >= enough && workers.len() >= 2 { workers } else { Vec::new() }
     }
 
     /// Makes the next attempt due. The first retry is immediate and urgent; further ones wait, at least `at_least`.

@@ -236,9 +236,10 @@ impl Session {
 
     /// Tries a segment again after a worker's fault; ends the request when it is poison or has failed too often.
     fn retry_counted(&mut self, index: u32, failed: Failed, now: Instant) {
+        let enough = self.config.poison_failures;
         let Some(segment) = self.segments.get_mut(&index) else { return };
         segment.count_failure(&failed);
-        let (error, failures, poisoned) = (failed.error, segment.failures, segment.poisoned());
+        let (error, failures, poisoned) = (failed.error, segment.failures, segment.poisoned(enough));
         if !poisoned.is_empty() {
             let message =
                 format!("segment {index} failed {failures} times on several workers; last: {error}");

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chorus_bus::{Bucket, BusError, CasError, Incoming, RecordChange, RecordWatch, Records, Subscription};
-use chorus_protocol::breaker::{BreakerRecord, BreakerState, DeadLetter};
+use chorus_protocol::breaker::{BreakerRecord, BreakerState, DeadLetter, counted_as};
 use chorus_protocol::fleet::FleetEvent;
 use chorus_protocol::job::{Outcome, OutcomeKind};
 use chorus_protocol::{ManagerId, ModelName, Reason, RunId, ServiceError, WorkerId, names};
@@ -157,8 +157,10 @@ fn hear_outcome(core: &Core, message: &Incoming) {
     };
     let lasted_ms = if outcome.run_ms.is_finite() { outcome.run_ms.max(0.0) as u64 } else { 0 };
     let began_ms = core.clock.unix_ms().saturating_sub(lasted_ms);
-    let fault = outcome.error.filter(|_| !success).map(|error| shortened(&error.message));
-    let heard = Heard::Ended { run: outcome.run.run, success, began_ms };
+    let error = outcome.error.filter(|_| !success);
+    let run = error.as_ref().map_or(outcome.run.run, |error| counted_as(outcome.run.run, error));
+    let fault = error.map(|error| shortened(&error.message));
+    let heard = Heard::Ended { run, success, began_ms };
     core.breakers.book().hear(&outcome.worker, heard, fault, core.clock.now());
     if !success {
         core.breakers.news.notify_one();
@@ -213,7 +215,8 @@ fn hear_of_poison(core: &Core, message: &Incoming) {
     let now = core.clock.now();
     let mut book = core.breakers.book();
     for failed in letter.history {
-        book.hear(&failed.worker, Heard::TakenBack { run: failed.run }, None, now);
+        let run = counted_as(failed.run, &failed.error);
+        book.hear(&failed.worker, Heard::TakenBack { run }, None, now);
     }
     drop(book);
     core.breakers.news.notify_one();

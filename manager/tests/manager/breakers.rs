@@ -6,10 +6,11 @@ use chorus_bus::{Bucket, Bus, DeadQuery, Subscription, Versioned};
 use chorus_client::port::{BusPort, ManagerPort as _};
 use chorus_manager::{ManagerConfig, ManagerHandle};
 use chorus_protocol::breaker::{
-    BreakerRecord, BreakerState, CircuitBreakerConfig, DeadLetter, FailedRun, WindowEntry,
+    BreakerRecord, BreakerState, CircuitBreakerConfig, DETAIL_CRASH, DeadLetter, FailedRun, WindowEntry,
 };
 use chorus_protocol::fleet::{FleetEvent, WorkerHeartbeat};
 use chorus_protocol::job::{Outcome, OutcomeKind, RunRef};
+use chorus_protocol::plan::Speech;
 use chorus_protocol::service::{Ask, ServiceMetrics, ServiceStatus};
 use chorus_protocol::{
     Envelope, Incarnation, JobClass, MessageId, Reason, RunId, ServiceError, SessionId, WorkerId, names,
@@ -44,15 +45,22 @@ async fn reached(bus: &Bus, state: BreakerState) -> BreakerRecord {
     .await
 }
 
+fn died() -> ServiceError {
+    ServiceError::new(Reason::EngineCrashed, "it died")
+}
+
 /// A run of `w1` has ended.
 async fn ended(bus: &Bus, run: RunId, success: bool) {
-    let error = (!success).then(|| ServiceError::new(Reason::EngineCrashed, "it died"));
+    ended_with(bus, run, (!success).then(died)).await;
+}
+
+async fn ended_with(bus: &Bus, run: RunId, error: Option<ServiceError>) {
     let outcome = Outcome {
         run: RunRef { session: SessionId::new(), segment: 0, attempt: 1, run },
         worker: worker(),
         model: joe(),
         class: JobClass::High,
-        outcome: if success { OutcomeKind::Success } else { OutcomeKind::WorkerFault },
+        outcome: if error.is_none() { OutcomeKind::Success } else { OutcomeKind::WorkerFault },
         engine_ms: 1.0,
         run_ms: 0.0,
         text_chars: 5,
@@ -268,18 +276,10 @@ async fn poison_lies_in_the_dead_letters_and_is_taken_back() {
         attempt,
         run,
         worker: worker(),
-        error: ServiceError::new(Reason::EngineCrashed, "it died"),
+        error: died(),
         stderr: vec!["Segmentation fault".into()],
     };
-    let letter = DeadLetter {
-        request_id: MessageId::new("r").unwrap(),
-        session: SessionId::new(),
-        segment: 3,
-        text: "a text that kills".into(),
-        speech: opened.speech,
-        at_ms: 7,
-        history: vec![failed(runs[3], 1), failed(runs[4], 2)],
-    };
+    let letter = letter(opened.speech, vec![failed(runs[3], 1), failed(runs[4], 2)]);
     // As a session does it.
     BusPort::new(bus.clone(), SystemClock::shared()).bury(letter.clone()).await;
     let query = DeadQuery { limit: 10, model: None, after: 0 };
@@ -289,6 +289,48 @@ async fn poison_lies_in_the_dead_letters_and_is_taken_back() {
     let closed = reached(&bus, BreakerState::Closed).await;
     let spent: Vec<bool> = closed.window.iter().map(|WindowEntry { spent, .. }| *spent).collect();
     assert_eq!(spent, [false, false, false, true, true]);
+}
+
+fn letter(speech: Speech, history: Vec<FailedRun>) -> DeadLetter {
+    DeadLetter {
+        request_id: MessageId::new("r").unwrap(),
+        session: SessionId::new(),
+        segment: 3,
+        text: "a text that kills".into(),
+        speech,
+        at_ms: 7,
+        history,
+    }
+}
+
+/// Four runs die with one engine: that is one fault of their worker's, and none when the text was poison.
+#[tokio::test]
+async fn an_end_of_an_engine_counts_once_however_many_runs_it_fails() {
+    let broker = Broker::start().await;
+    let (_manager, bus) = broker.with_joe().await;
+    let speech = open(&bus, &opening("hello")).await.unwrap().speech;
+    let crashes: Vec<RunId> = (0..5).map(|_| RunId::new()).collect();
+    let crashed = |crash: &RunId| died().with(DETAIL_CRASH, crash.to_string());
+    let mut runs = Vec::new();
+    for crash in &crashes {
+        runs = (0..4).map(|_| RunId::new()).collect();
+        for run in &runs {
+            ended_with(&bus, *run, Some(crashed(crash))).await;
+        }
+    }
+    let open = reached(&bus, BreakerState::Open).await;
+    assert_eq!(open.window.iter().map(|entry| entry.run).collect::<Vec<_>>(), crashes);
+    // Of the last crash, the text that was poison was not the one that was told first.
+    let guilty = FailedRun {
+        attempt: 3,
+        run: runs[2],
+        worker: worker(),
+        error: crashed(&crashes[4]),
+        stderr: Vec::new(),
+    };
+    BusPort::new(bus.clone(), SystemClock::shared()).bury(letter(speech, vec![guilty])).await;
+    let closed = reached(&bus, BreakerState::Closed).await;
+    assert!(closed.window.iter().any(|entry| entry.run == crashes[4] && entry.spent));
 }
 
 #[tokio::test]

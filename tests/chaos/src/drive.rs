@@ -79,7 +79,8 @@ impl<'a> Driver<'a> {
             Action::Stop(part) => self.each(part, Some(Signal::STOP)).await,
             Action::Continue(part) => self.each(part, Some(Signal::CONT)).await,
             Action::Terminate(part) => self.each(part, None).await,
-            Action::KillEngine(which) => self.kill_engines(which).await,
+            Action::KillEngine(which) => self.strike_engines(which, Signal::KILL).await,
+            Action::Sicken(which) => self.strike_engines(which, Signal::USR1).await,
             Action::Start(part) => self.start(part).await,
             Action::CutLinks => self.with_link(|link| link.cut()),
             Action::DelayLinks(delay) => self.with_link(|link| link.delay(delay)),
@@ -108,12 +109,12 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    async fn kill_engines(&mut self, which: Which) -> Result<(), ChaosError> {
+    async fn strike_engines(&mut self, which: Which, signal: Signal) -> Result<(), ChaosError> {
         for number in self.choose(Part::Worker(which)).await? {
             let worker = self.process(Part::Worker(which), number)?;
             let Some(engine) = worker.pid().and_then(engine_of) else { continue };
             self.strike(number)?;
-            proc::signal(engine, Signal::KILL)?;
+            proc::signal(engine, signal)?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use crate::error::ChaosError;
 use crate::link::Link;
 use crate::proc;
-use crate::scenario;
+use crate::scenario::{self, Proxied};
 use crate::switches::{self, Switches};
 use crate::wiretap::Wiretap;
 use broker::{Broker, prepare};
@@ -33,6 +33,8 @@ pub(crate) use part::PartProcess;
 /// What a start of a part may take on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
+/// No scenario lasts as long as engines usually are kept at least.
+const RECYCLE_LEAST_AGE_MS: u64 = 500;
 /// What a part may take to end after SIGTERM: workers drain for 10 s at most.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -75,7 +77,10 @@ impl Fleet {
         let broker = Broker::start(programs, folder.path(), plan.nodes).await?;
         let url = broker.url();
         prepare(&url, plan).await?;
-        let link = if plan.proxied { Some(Link::start("127.0.0.1", broker.port()).await?) } else { None };
+        let link = match plan.proxied {
+            Proxied::Nobody => None,
+            Proxied::Workers | Proxied::Managers => Some(Link::start("127.0.0.1", broker.port()).await?),
+        };
         let far = if plan.far_worker { Some(Far::start(programs, broker.port()).await?) } else { None };
         let mut fleet = Self {
             broker,
@@ -90,7 +95,8 @@ impl Fleet {
         fleet.add_workers(programs, plan)?;
         for number in 0..plan.managers {
             let name = format!("m-{number}");
-            let spec = fleet.role(programs, plan, "manager", &name, &fleet.url);
+            let url = fleet.url_for(Proxied::Managers, plan);
+            let spec = fleet.role(programs, plan, "manager", &name, &url);
             fleet.managers.push(PartProcess::new(&name, spec));
         }
         if plan.burning {
@@ -107,7 +113,7 @@ impl Fleet {
 
     fn add_workers(&mut self, programs: &Programs, plan: &scenario::Fleet) -> Result<(), ChaosError> {
         let sick = if plan.sick_worker { Some(self.sick_python(programs)?) } else { None };
-        let near = self.link.as_ref().map_or_else(|| self.url.clone(), Link::url);
+        let near = self.url_for(Proxied::Workers, plan);
         for number in 0..plan.workers {
             let name = format!("w-{number}");
             let far = self.far.as_ref().filter(|_| number == 0);
@@ -117,10 +123,14 @@ impl Fleet {
                 .args(["--engine", "checkable"])
                 .set_env("CHORUS_ENGINE_LANES", plan.lanes.to_string())
                 .set_env("CHORUS_ENGINE_RECYCLE_REQUESTS", plan.recycle_after.to_string())
+                .set_env("CHORUS_ENGINE_RECYCLE_LEAST_AGE_MS", RECYCLE_LEAST_AGE_MS.to_string())
                 .set_env("CHORUS_ENGINE_PYTHON", &programs.python)
                 .set_env("CHORUS_ENGINE_PATH", &programs.engine);
             if let Some(sick) = sick.as_ref().filter(|_| number == 0) {
                 spec = spec.set_env("CHORUS_ENGINE_PYTHON", sick);
+            }
+            if let Some(bytes) = plan.recycle_rss_bytes {
+                spec = spec.set_env("CHORUS_ENGINE_RECYCLE_RSS_BYTES", bytes.to_string());
             }
             if let Some(bytes) = plan.max_memory_bytes {
                 spec = spec.set_env("CHORUS_ENGINE_MAX_MEMORY_BYTES", bytes.to_string());
@@ -129,6 +139,12 @@ impl Fleet {
             self.workers.push(PartProcess::new(&name, spec));
         }
         Ok(())
+    }
+
+    /// Where these reach the broker.
+    fn url_for(&self, whom: Proxied, plan: &scenario::Fleet) -> String {
+        let link = self.link.as_ref().filter(|_| plan.proxied == whom);
+        link.map_or_else(|| self.url.clone(), Link::url)
     }
 
     /// The interpreter, with a word to the checkable engine that everything shall fail.

@@ -5,15 +5,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chorus_bus::Bus;
+use chorus_bus::{Bus, RequestError};
 use chorus_client::{SessionHost, SpeakAsk, Speaking, SpeechEvent};
+use chorus_protocol::durable::{JobAsk, JobStatus};
 use chorus_protocol::{
     AudioFormat, Envelope, MessageId, Priority, Reason, ServiceError, SynthesisRequest, SynthesisResult,
     names,
 };
 use chorus_runtime::clock::SharedClock;
-use futures::StreamExt;
-use futures::stream;
+use futures::future::{Either, pending};
+use futures::{StreamExt, stream};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkable::{self, Damage};
@@ -23,6 +27,9 @@ use crate::scenario::{Amount, Client, Load};
 const ALLOWANCE: Duration = Duration::from_secs(1);
 /// After first audio: how long a session lets its listener wait before it gives up.
 const STALLED: Duration = Duration::from_secs(30);
+/// How long the answer to a question about a durable job is waited for, and the pause between two.
+const JOB_ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const JOB_POLL: Duration = Duration::from_millis(50);
 /// A native request without an end after this much more than its deadline is lost.
 const GIVE_UP: Duration = Duration::from_secs(90);
 
@@ -31,6 +38,8 @@ const GIVE_UP: Duration = Duration::from_secs(90);
 pub(crate) enum Ending {
     /// Every sample, once, in order.
     Exact,
+    /// Without audio, as its load wants it.
+    Wanted,
     /// It was called a success, and is none.
     Damaged(Damage),
     /// One typed error.
@@ -83,8 +92,14 @@ impl Clients {
                 if !more {
                     return None;
                 }
-                if let Some(pace) = &mut pace {
-                    pace.tick().await;
+                match (&mut pace, load.amount) {
+                    (Some(pace), Amount::UntilStepsEnd) => {
+                        self.steps_over.run_until_cancelled(pace.tick()).await?;
+                    }
+                    (Some(pace), Amount::Requests(_)) => {
+                        pace.tick().await;
+                    }
+                    (None, _) => {}
                 }
                 Some((number, (number + 1, pace)))
             }
@@ -109,8 +124,13 @@ impl Clients {
                 let (ending, retries) = self.plain(request, load, &sentences).await;
                 (ending, None, retries)
             }
+            Client::Durable => {
+                let (ending, retries) = self.durable(request, load, &sentences).await;
+                (ending, None, retries)
+            }
         };
-        if !matches!(ending, Ending::Exact) {
+        let ending = as_wanted(ending, load);
+        if !matches!(ending, Ending::Exact | Ending::Wanted) {
             tracing::warn!(number, ?ending, took = ?begun.elapsed(), "a request did not end with exact audio");
         }
         self.ended.fetch_add(1, Ordering::Relaxed);
@@ -128,7 +148,7 @@ impl Clients {
         let request_id = MessageId::fresh();
         let ask = SpeakAsk { request_id, request, traceparent: None, whole_reply_deadline: false };
         let mut listener = Listener { pcm: Vec::new(), pieces: 0, moved: begun, pause: Duration::ZERO };
-        let listening = listener.listen(self.sessions.speak(ask));
+        let listening = listener.listen(self.sessions.speak(ask), load.leaves_after);
         let ended = tokio::time::timeout(load.deadline + GIVE_UP, listening).await;
         let waited = listener.moved.elapsed();
         let Ok(Some(result)) = ended else { return (Ending::Lost, Some(listener.pause.max(waited)), 0) };
@@ -142,24 +162,63 @@ impl Clients {
         (ending, Some(listener.pause), retries)
     }
 
+    /// Handed in until a manager says that it is kept, asked after until it is over; managers may be away meanwhile.
+    async fn durable(&self, request: SynthesisRequest, load: &Load, sentences: &[String]) -> (Ending, u32) {
+        let submission = Envelope::request(request, self.clock.unix_ms());
+        let job = JobAsk { job: submission.message_id.clone() };
+        let until = Instant::now() + load.deadline;
+        let mut kept = false;
+        while Instant::now() < until {
+            let asked = if kept {
+                self.ask_job::<_, JobStatus>(names::JOBS_STATUS, job.clone()).await
+            } else {
+                self.bus.request(names::JOBS_SUBMIT, &submission, JOB_ANSWER_WITHIN).await
+            };
+            kept |= asked.is_ok();
+            if asked.is_ok_and(|status| status.state.is_over())
+                && let Ok(result) = self.ask_job::<_, SynthesisResult>(names::JOBS_FETCH, job.clone()).await
+            {
+                let retries = retries_of(&result);
+                return (self.judge_result(result, sentences, true).await, retries);
+            }
+            tokio::time::sleep(JOB_POLL).await;
+        }
+        (Ending::Lost, 0)
+    }
+
+    async fn ask_job<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        subject: &str,
+        question: Q,
+    ) -> Result<A, RequestError> {
+        let envelope = Envelope::request(question, self.clock.unix_ms());
+        self.bus.request(subject, &envelope, JOB_ANSWER_WITHIN).await
+    }
+
     async fn plain(&self, request: SynthesisRequest, load: &Load, sentences: &[String]) -> (Ending, u32) {
         let begun = Instant::now();
         let question = Envelope::request(request, self.clock.unix_ms());
         let limit = load.deadline + ALLOWANCE;
         let answer = self.bus.request::<_, SynthesisResult>(names::SYNTHESIZE, &question, limit).await;
         let answer = answer.map_err(|error| error.into_service_error());
-        let refuse =
-            |error: &ServiceError| refused(error, begun.elapsed() <= limit + ALLOWANCE, Damage::default());
+        let in_time = begun.elapsed() <= limit + ALLOWANCE;
         let retries = answer.as_ref().map_or(0, retries_of);
         let ending = match answer {
-            Err(error) => refuse(&error),
-            Ok(SynthesisResult { error: Some(error), .. }) => refuse(&error),
-            Ok(result) => match self.audio_of(result).await {
-                Ok(pcm) => judge(&pcm, sentences),
-                Err(error) => refuse(&error),
-            },
+            Err(error) => refused(&error, in_time, Damage::default()),
+            Ok(result) => self.judge_result(result, sentences, in_time).await,
         };
         (ending, retries)
+    }
+
+    /// A result with its audio, by value or by reference.
+    async fn judge_result(&self, result: SynthesisResult, sentences: &[String], in_time: bool) -> Ending {
+        if let Some(error) = &result.error {
+            return refused(error, in_time, Damage::default());
+        }
+        match self.audio_of(result).await {
+            Ok(pcm) => judge(&pcm, sentences),
+            Err(error) => refused(&error, in_time, Damage::default()),
+        }
     }
 
     async fn audio_of(&self, result: SynthesisResult) -> Result<Bytes, ServiceError> {
@@ -185,9 +244,25 @@ struct Listener {
 }
 
 impl Listener {
-    async fn listen(&mut self, mut speaking: Speaking) -> Option<SynthesisResult> {
+    /// Listens to the end; one that leaves gives the request up, and hears how that ends.
+    async fn listen(
+        &mut self,
+        mut speaking: Speaking,
+        leaves_after: Option<Duration>,
+    ) -> Option<SynthesisResult> {
+        let leaving = leaves_after.map_or(Either::Left(pending()), |time| Either::Right(sleep(time)));
+        tokio::pin!(leaving);
+        let mut left = false;
         loop {
-            match speaking.next().await? {
+            let event = tokio::select! {
+                event = speaking.next() => event?,
+                () = &mut leaving, if !left => {
+                    left = true;
+                    speaking.cancel();
+                    continue;
+                }
+            };
+            match event {
                 SpeechEvent::Accepted { .. } => {}
                 SpeechEvent::Audio(piece) => {
                     self.pause = self.pause.max(self.moved.elapsed());
@@ -198,6 +273,21 @@ impl Listener {
                 SpeechEvent::Ended(result) => return Some(*result),
             }
         }
+    }
+}
+
+/// An end without audio that the load asks for is none to be counted as an error.
+fn as_wanted(ending: Ending, load: &Load) -> Ending {
+    let left = load.leaves_after.map(|_| Reason::Cancelled);
+    let due = load.refused_as.or(left).map(Reason::as_str);
+    match ending {
+        Ending::Refused { reason, retryable: false, in_time: true, damage }
+            if due == Some(reason.as_str()) && damage.is_none() =>
+        {
+            Ending::Wanted
+        }
+        Ending::Exact if load.refused_as.is_some() => Ending::Lost,
+        other => other,
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Report {
     pub exact: u64,
     /// Those that ended with one typed, retryable error inside their deadline, by reason.
     pub errors: BTreeMap<String, u64>,
+    /// Those that ended without audio as their load wants it: their listener went away, or they were to be refused.
+    pub wanted: u64,
     /// Those that ended with anything else, or not at all.
     pub lost: u64,
     /// Samples heard more than once.
@@ -34,12 +36,16 @@ pub struct Report {
     pub resume_ms: Vec<f64>,
     /// Segments that were interrupted and of which no further run was heard (their request may have ended with an error).
     pub not_resumed: u64,
-    /// Runs of which another one took the place though nothing had happened to their worker.
+    /// Runs begun though another one of their segment was under way or had ended well, and nothing had happened to its worker.
     pub superseded: u64,
     /// Attempts that failed and were made again.
     pub retries: u64,
     /// Workers that managers declared lost.
     pub losses: u64,
+    /// Engines that were renewed though they were well.
+    pub recycled: u64,
+    /// Median time to a refusal, where there was one.
+    pub refusal_p50_ms: f64,
     /// The longest that a native listener waited for its next audio.
     pub max_pause_ms: f64,
     /// From asking to end, by priority: median and 99th percentile.
@@ -68,6 +74,7 @@ pub(crate) struct Findings {
     pub(crate) not_resumed: usize,
     pub(crate) superseded: u64,
     pub(crate) losses: u64,
+    pub(crate) recycled: u64,
     pub(crate) slopes: Option<(f64, f64)>,
     pub(crate) took: Duration,
 }
@@ -77,6 +84,8 @@ impl Report {
         let noticed = &findings.noticed;
         let exact = noticed.iter().filter(|one| one.ending == Ending::Exact).count() as u64;
         let pauses = noticed.iter().filter_map(|one| one.pause);
+        let refused = noticed.iter().filter(|one| matches!(one.ending, Ending::Refused { .. }));
+        let refused: Vec<f64> = refused.map(|one| ms(one.took)).collect();
         let seconds = findings.took.as_secs_f64();
         let mut report = Self {
             name: findings.name,
@@ -84,6 +93,7 @@ impl Report {
             requests: noticed.len() as u64,
             exact,
             errors: BTreeMap::new(),
+            wanted: 0,
             lost: 0,
             duplicated_samples: 0,
             missing_samples: 0,
@@ -93,6 +103,8 @@ impl Report {
             superseded: findings.superseded,
             retries: noticed.iter().map(|one| u64::from(one.retries)).sum(),
             losses: findings.losses,
+            recycled: findings.recycled,
+            refusal_p50_ms: percentile(&refused, 50.0),
             max_pause_ms: pauses.max().map_or(0.0, ms),
             latency_ms: BTreeMap::new(),
             exact_by_priority: BTreeMap::new(),
@@ -113,6 +125,7 @@ impl Report {
     fn count(&mut self, ending: &Ending) {
         match ending {
             Ending::Exact => {}
+            Ending::Wanted => self.wanted += 1,
             Ending::Lost => self.lost += 1,
             Ending::Damaged(damage) => {
                 self.lost += 1;
@@ -136,12 +149,14 @@ impl Report {
     }
 
     fn by_priority(&mut self, noticed: &[Noticed]) {
-        let priorities = [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
-        let of = |priority| noticed.iter().filter(move |one| one.priority == priority);
+        let priorities = [Priority::High, Priority::Normal, Priority::Low];
+        let heard = |one: &&Noticed| one.ending != Ending::Wanted;
+        let of = |priority| noticed.iter().filter(heard).filter(move |one| one.priority == priority);
         // Until the first of the priorities has nothing more to ask, all compete.
-        let lasts = priorities.iter().filter_map(|(_, priority)| of(*priority).map(|one| one.at).max());
+        let lasts = priorities.iter().filter_map(|priority| of(*priority).map(|one| one.at).max());
         let contested = lasts.min().unwrap_or_default();
-        for (name, priority) in priorities {
+        for priority in priorities {
+            let name = name_of(priority);
             let took: Vec<f64> = of(priority).map(|one| ms(one.took)).collect();
             if took.is_empty() {
                 continue;
@@ -172,9 +187,14 @@ impl Report {
         demand(self.max_pause_ms <= pause, format!("a listener waited for {:.0} ms", self.max_pause_ms));
         let rate = self.per_second;
         demand(rate >= checks.min_per_second, format!("only {rate:.1} requests per second"));
-        let high = self.latency_ms.get("high").map_or(0.0, |(p50, _)| *p50);
-        let limit = checks.max_high_p50.map_or(f64::INFINITY, ms);
-        demand(high <= limit, format!("requests of high priority took {high:.1} ms (median)"));
+        if let Some((priority, limit)) = checks.max_p50 {
+            let name = name_of(priority);
+            let p50 = self.latency_ms.get(name).map_or(0.0, |(p50, _)| *p50);
+            demand(p50 <= ms(limit), format!("requests of {name} priority took {p50:.1} ms (median)"));
+        }
+        let refusal = self.refusal_p50_ms;
+        let limit = checks.max_refusal_p50.map_or(f64::INFINITY, ms);
+        demand(refusal <= limit, format!("refusals took {refusal:.0} ms (median)"));
         let resume = percentile(&self.resume_ms, 99.0);
         let limit = checks.max_resume_p99.map_or(f64::INFINITY, ms);
         demand(resume <= limit, format!("segments were begun elsewhere only after {resume:.0} ms (p99)"));
@@ -187,6 +207,8 @@ impl Report {
             superseded <= most,
             format!("{superseded} segments were begun anew though their workers were well"),
         );
+        let recycled = self.recycled;
+        demand(recycled >= checks.min_recycled, format!("only {recycled} engines were renewed"));
         let retries = self.retries;
         let (least, most) = checks.retries.unwrap_or((0, u64::MAX));
         demand((least..=most).contains(&retries), format!("{retries} attempts were made again"));
@@ -226,12 +248,15 @@ impl Report {
             "requests": self.requests,
             "exact": self.exact,
             "errors": self.errors,
+            "wanted": self.wanted,
+            "refusal_p50_ms": tenths(self.refusal_p50_ms),
             "latency": latency,
             "exact_by_priority": self.exact_by_priority,
             "max_pause_ms": tenths(self.max_pause_ms),
             "superseded": self.superseded,
             "retries": self.retries,
             "workers_lost": self.losses,
+            "recycled": self.recycled,
             "per_second": tenths(self.per_second),
             "seconds": tenths(self.seconds),
             "rss_slope_bytes_per_1000": self.rss_slope.map(tenths),
@@ -268,8 +293,13 @@ impl Report {
                 self.not_resumed
             ));
         }
-        let (retries, losses) = (self.retries, self.losses);
-        lines.push(format!("  {retries} attempts made again, {losses} workers declared lost"));
+        let (retries, losses, recycled) = (self.retries, self.losses, self.recycled);
+        lines.push(format!(
+            "  {retries} attempts made again, {losses} workers declared lost, {recycled} engines renewed"
+        ));
+        if self.wanted > 0 {
+            lines.push(format!("  {} ended without audio, as they had to", self.wanted));
+        }
         for (name, (p50, p99)) in &self.latency_ms {
             lines.push(format!("  {name:<20} p50 {p50:.1} ms, p99 {p99:.1} ms"));
         }
@@ -307,6 +337,14 @@ fn figures(reports: &[&Report]) -> Value {
         "resume_p50_ms": at(50.0),
         "resume_p99_ms": at(99.0),
     })
+}
+
+fn name_of(priority: Priority) -> &'static str {
+    match priority {
+        Priority::High => "high",
+        Priority::Normal => "normal",
+        Priority::Low => "low",
+    }
 }
 
 /// The nearest-rank percentile; 0 of nothing.
@@ -348,6 +386,7 @@ mod tests {
             not_resumed: 0,
             superseded: 0,
             losses: 1,
+            recycled: 1,
             slopes: Some((10.0, 2.0)),
             took: Duration::from_secs(1),
         })
@@ -369,6 +408,9 @@ mod tests {
             assert!(!report(&[Ending::Exact, ending.clone()], lenient).passed(), "{ending:?}");
         }
         assert!(!report(&[], Checks::default()).passed());
+        let quick = Checks { max_refusal_p50: Some(Duration::from_millis(19)), ..lenient };
+        assert_eq!(report(&[refused(true, true)], quick).faults, ["refusals took 20 ms (median)"]);
+        assert!(report(&[Ending::Exact, Ending::Wanted], quick).passed());
     }
 
     #[test]
@@ -381,6 +423,7 @@ mod tests {
             Checks { max_resume_p99: Some(Duration::from_millis(50)), ..Checks::default() },
             Checks { losses: Some((0, 0)), ..Checks::default() },
             Checks { retries: Some((2, 9)), ..Checks::default() },
+            Checks { min_recycled: 2, ..Checks::default() },
         ];
         for checks in limits {
             assert_eq!(report(&[Ending::Exact], checks).faults.len(), 1, "{checks:?}");

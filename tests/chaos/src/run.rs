@@ -75,7 +75,7 @@ async fn on_fleet(
     clients.bus.close().await;
     ears.close().await;
     let (resumed, not_resumed) = wiretap.resumed();
-    let (losses, superseded) = (wiretap.losses(), wiretap.superseded());
+    let (losses, superseded, recycled) = (wiretap.losses(), wiretap.superseded(), wiretap.recycled());
     let checks = scenario.checks;
     let watched = checks.max_rss_slope.is_some() || checks.max_fd_slope.is_some();
     let slopes = usage::slopes(&samples).filter(|_| watched);
@@ -91,6 +91,7 @@ async fn on_fleet(
         not_resumed,
         superseded,
         losses,
+        recycled,
         slopes,
         took,
     }))

@@ -26,7 +26,9 @@ struct Open {
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
     open: HashMap<RunId, Open>,
+    heard: HashSet<RunId>,
     spoken: HashSet<Segment>,
+    struck: HashSet<Segment>,
     interrupted: HashMap<RunId, (Segment, Instant)>,
     resumed: Vec<Duration>,
     superseded: u64,
@@ -36,10 +38,11 @@ impl Runs {
     /// A worker asks whether its run shall go on; asked again it changes nothing.
     pub(crate) fn started(&mut self, started: &Started, now: Instant) {
         let (run, segment) = (started.run.run, (started.run.session, started.run.segment));
-        if self.open.contains_key(&run)
-            || self.interrupted.contains_key(&run)
-            || self.spoken.contains(&segment)
-        {
+        if !self.heard.insert(run) {
+            return;
+        }
+        if self.spoken.contains(&segment) {
+            self.superseded += u64::from(!self.struck.contains(&segment));
             return;
         }
         let before = self.open.len();
@@ -72,6 +75,7 @@ impl Runs {
             self.open.iter().filter(|(_, open)| open.worker == *worker).map(|(run, _)| *run).collect();
         for run in hit {
             if let Some(open) = self.open.remove(&run) {
+                self.struck.insert(open.segment);
                 self.interrupted.insert(run, (open.segment, now));
             }
         }
@@ -83,7 +87,7 @@ impl Runs {
         self.open.values().filter(old_enough).min_by_key(|open| open.since).map(|open| &open.worker)
     }
 
-    /// Runs of which another one took the place though nothing had happened to their worker.
+    /// Runs begun though another one of their segment was under way or had ended well, and nothing had happened to its worker.
     pub(crate) fn superseded(&self) -> u64 {
         self.superseded
     }
@@ -132,6 +136,18 @@ mod tests {
         assert_eq!(runs.superseded(), 0);
         runs.started(&started(3, "a"), at(50));
         assert_eq!(runs.superseded(), 1, "nobody had hurt the worker of the run before");
+    }
+
+    #[test]
+    fn a_run_of_what_was_spoken_is_one_too_many() {
+        let t0 = Instant::now();
+        let mut runs = Runs::default();
+        runs.started(&started(1, "a"), t0);
+        runs.ended(&started(1, "a").run, true);
+        runs.started(&started(1, "a"), t0);
+        assert_eq!(runs.superseded(), 0, "a repeated question is no other run");
+        runs.started(&started(2, "b"), t0);
+        assert_eq!(runs.superseded(), 1);
     }
 
     #[test]

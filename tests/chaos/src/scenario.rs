@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use chorus_protocol::Priority;
+use chorus_protocol::{Priority, Reason};
 
 use crate::switches::Mechanism;
 
@@ -49,8 +49,10 @@ pub struct Fleet {
     pub compute: Duration,
     /// Segments after which a worker renews its engine; 0 is never.
     pub recycle_after: u32,
-    /// Whether workers reach the broker through a proxy of ours, which [`Action::CutLinks`] and [`Action::DelayLinks`] need.
-    pub proxied: bool,
+    /// The size at which a worker renews its engine, in bytes; the usual one without it.
+    pub recycle_rss_bytes: Option<u64>,
+    /// Who reaches the broker through a proxy of ours, which [`Action::CutLinks`] and [`Action::DelayLinks`] need.
+    pub proxied: Proxied,
     /// nats-servers: one, or a cluster that keeps everything as often as there are servers.
     pub nodes: u32,
     /// What an engine may use, in bytes; no limit without it.
@@ -70,6 +72,17 @@ pub struct Fleet {
     pub off: Option<Mechanism>,
 }
 
+/// Who reaches the broker through the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxied {
+    /// There is none.
+    Nobody,
+    /// Workers.
+    Workers,
+    /// Managers.
+    Managers,
+}
+
 /// How requests reach the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
@@ -77,6 +90,8 @@ pub enum Client {
     Native,
     /// One NATS request, one reply: a manager runs the session.
     Plain,
+    /// A job that is handed in, asked after until it is over, and fetched.
+    Durable,
 }
 
 impl Client {
@@ -85,6 +100,7 @@ impl Client {
         match self {
             Self::Native => "native session",
             Self::Plain => "plain request",
+            Self::Durable => "durable job",
         }
     }
 }
@@ -113,10 +129,14 @@ pub struct Load {
     pub segments: u32,
     /// Their priority.
     pub priority: Priority,
-    /// What the client gives each: to first audio (native), to the reply (plain).
+    /// What the client gives each: to first audio (native), to the reply (plain), to its end (durable).
     pub deadline: Duration,
     /// A directive of the checkable engine in the second sentence of every so many requests.
     pub fault: Option<EngineFault>,
+    /// After how long the listener of a native session goes away.
+    pub leaves_after: Option<Duration>,
+    /// The reason for which every one must be refused for good.
+    pub refused_as: Option<Reason>,
 }
 
 /// A fault that travels in the text (`worker/engine/chorus_engine/directives.py` has them all).
@@ -167,6 +187,8 @@ pub enum Action {
     Kill(Part),
     /// SIGKILL to the engine of a worker.
     KillEngine(Which),
+    /// The engine of a worker falls ill: it lives, answers pings, and fails whatever it is given.
+    Sicken(Which),
     /// SIGTERM, and its end is awaited.
     Terminate(Part),
     /// SIGSTOP.
@@ -250,12 +272,17 @@ pub struct Checks {
     pub max_pause: Option<Duration>,
     /// Exact requests per second.
     pub min_per_second: f64,
-    /// Median latency of requests of high priority.
-    pub max_high_p50: Option<Duration>,
+    /// Median latency of requests of a priority.
+    pub max_p50: Option<(Priority, Duration)>,
+    /// Median time to the refusal of those that are refused.
+    pub max_refusal_p50: Option<Duration>,
     /// The 99th percentile of the time until an interrupted segment is begun elsewhere.
     pub max_resume_p99: Option<Duration>,
-    /// Runs of which another one may take the place though nothing had happened to their worker.
+    /// Runs that may be begun though another one of their segment was under way or had ended well, and nothing had happened
+    /// to its worker.
     pub max_superseded: Option<u64>,
+    /// Engines that must at least be renewed though they are well.
+    pub min_recycled: u64,
     /// Workers that managers declared lost: no fewer, no more.
     pub losses: Option<(u64, u64)>,
     /// Attempts that failed and were made again, by all requests together: no fewer (what a fault is there for did happen
@@ -291,7 +318,8 @@ impl Default for Fleet {
             lanes: 1,
             compute,
             recycle_after: 0,
-            proxied: false,
+            recycle_rss_bytes: None,
+            proxied: Proxied::Nobody,
             nodes: 1,
             max_memory_bytes: None,
             far_worker: false,
@@ -316,6 +344,8 @@ impl Load {
             priority: Priority::Normal,
             deadline: Duration::from_millis(chorus_protocol::request::DEFAULT_DEADLINE_MS),
             fault: None,
+            leaves_after: None,
+            refused_as: None,
         }
     }
 
@@ -346,9 +376,11 @@ impl Default for Checks {
             max_errors: 0,
             max_pause: None,
             min_per_second: 0.0,
-            max_high_p50: None,
+            max_p50: None,
+            max_refusal_p50: None,
             max_resume_p99: None,
             max_superseded: None,
+            min_recycled: 0,
             losses: None,
             retries: None,
             max_rss_slope: None,

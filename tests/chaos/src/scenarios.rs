@@ -2,6 +2,7 @@
 
 mod hosts;
 mod parts;
+mod promises;
 mod singles;
 
 use std::time::Duration;
@@ -10,7 +11,8 @@ use chorus_protocol::Priority;
 
 use crate::error::ChaosError;
 use crate::scenario::{
-    Action, Amount, Checks, Client, EngineFault, Fleet, Load, Part, Rounds, Scenario, Step, When, Which,
+    Action, Amount, Checks, Client, EngineFault, Fleet, Load, Part, Proxied, Rounds, Scenario, Step, When,
+    Which,
 };
 use hosts::{
     calm_little, calm_load, clocks_off, link_down, memory_limit, mixed_versions, node_killed, nodes_killed,
@@ -48,6 +50,16 @@ pub fn short() -> Vec<Scenario> {
         mixed_versions(),
         calm_little(),
         node_killed(),
+        promises::managers_far(),
+        promises::all_classes(),
+        promises::ill_while_idle(),
+        promises::leaking_engines(),
+        promises::too_late(),
+        promises::poison(),
+        promises::poison_beside_innocents(),
+        promises::listeners_leave(),
+        promises::low_advances(),
+        promises::durable_managers_killed(),
     ]
 }
 
@@ -200,7 +212,7 @@ fn broker_gone() -> Scenario {
 
 fn links_cut() -> Scenario {
     Scenario {
-        fleet: Fleet { compute: Duration::from_millis(100), proxied: true, ..Fleet::default() },
+        fleet: Fleet { compute: Duration::from_millis(100), proxied: Proxied::Workers, ..Fleet::default() },
         steps: vec![
             Step::when(When::Speaking, Action::DelayLinks(Duration::from_millis(20))),
             Step::after(Duration::from_millis(100), Action::CutLinks),
@@ -315,7 +327,7 @@ fn overload() -> Scenario {
     Scenario {
         fleet: Fleet { workers: 4, lanes: 4, compute: Duration::from_millis(20), ..Fleet::default() },
         loads: vec![of(Priority::High, 8, 1_000), of(Priority::Low, 56, 6_000)],
-        checks: Checks { max_high_p50: Some(Duration::from_millis(40)), ..Checks::default() },
+        checks: Checks { max_p50: Some((Priority::High, Duration::from_millis(40))), ..Checks::default() },
         ..Scenario::new("overload", "64 clients want 16 slots, 20 ms a job: four times too much")
     }
 }
@@ -325,7 +337,12 @@ fn soak() -> Scenario {
     Scenario {
         fleet: Fleet { workers: 2, compute: Duration::ZERO, recycle_after: 1_000, ..Fleet::default() },
         loads: vec![load],
-        checks: Checks { max_rss_slope: Some(1_048_576.0), max_fd_slope: Some(1.0), ..Checks::default() },
+        checks: Checks {
+            max_rss_slope: Some(1_048_576.0),
+            max_fd_slope: Some(1.0),
+            min_recycled: 6,
+            ..Checks::default()
+        },
         ..Scenario::new("soak", "10,000 requests, while engines are renewed every 1,000 segments")
     }
 }

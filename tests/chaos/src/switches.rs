@@ -42,11 +42,33 @@ pub enum Mechanism {
     Hedge,
     /// Breakers, and the gates that obey them.
     Breaker,
+    /// The id by which the queue knows a job that is published once more.
+    JobId,
+    /// Handing back to the queue what a worker has no room for, or leaves behind.
+    HandBack,
+    /// Trying an engine that has nothing to do.
+    Canary,
+    /// Renewing an engine that has grown large.
+    Recycling,
+    /// The limit of an engine's memory.
+    MemoryLimit,
+    /// Refusing at once what would be heard too late.
+    Admission,
+    /// Giving a text up that fails engines again and again.
+    Poison,
+    /// Running a job alone that an engine has failed before.
+    Isolation,
+    /// Giving back what is left of a request whose listener is gone.
+    Cancellation,
+    /// Serving lower priorities now and then while there is work of higher ones.
+    Ageing,
+    /// Taking over the durable jobs of a manager that is gone.
+    Adoption,
 }
 
 impl Mechanism {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 21] = [
         Self::Pings,
         Self::InProgress,
         Self::Started,
@@ -57,6 +79,17 @@ impl Mechanism {
         Self::EngineRestart,
         Self::Hedge,
         Self::Breaker,
+        Self::JobId,
+        Self::HandBack,
+        Self::Canary,
+        Self::Recycling,
+        Self::MemoryLimit,
+        Self::Admission,
+        Self::Poison,
+        Self::Isolation,
+        Self::Cancellation,
+        Self::Ageing,
+        Self::Adoption,
     ];
 
     /// Its name.
@@ -72,7 +105,30 @@ impl Mechanism {
             Self::EngineRestart => "engine-restart",
             Self::Hedge => "hedge",
             Self::Breaker => "breaker",
+            Self::JobId => "job-id",
+            Self::HandBack => "hand-back",
+            Self::Canary => "canary",
+            Self::Recycling => "recycling",
+            Self::MemoryLimit => "memory-limit",
+            Self::Admission => "admission",
+            Self::Poison => "poison",
+            Self::Isolation => "isolation",
+            Self::Cancellation => "cancellation",
+            Self::Ageing => "ageing",
+            Self::Adoption => "adoption",
         }
+    }
+
+    /// The one of this name.
+    ///
+    /// # Errors
+    /// With the names there are.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|mechanism| mechanism.name() == name);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("there is no mechanism {name:?}; there are {names}")
+        })
     }
 
     /// The scenario that must fail without it.
@@ -87,6 +143,17 @@ impl Mechanism {
             Self::EngineRestart => "lone-engine-sigkill",
             Self::Hedge => "single-stops",
             Self::Breaker => "sick-engine",
+            Self::JobId => "managers-far",
+            Self::HandBack => "all-classes",
+            Self::Canary => "ill-while-idle",
+            Self::Recycling => "leaking-engines",
+            Self::MemoryLimit => "memory-limit",
+            Self::Admission => "too-late",
+            Self::Poison => "poison",
+            Self::Isolation => "poison-beside-innocents",
+            Self::Cancellation => "listeners-leave",
+            Self::Ageing => "low-advances",
+            Self::Adoption => "durable-managers-sigkill",
         }
     }
 
@@ -98,7 +165,9 @@ impl Mechanism {
             Self::LookUp => config.lookup_interval = NEVER,
             Self::AskAgain => config.ask_again.max_attempts = Some(0),
             Self::Hedge => config.max_hedges = 0,
-            Self::Pings | Self::InProgress | Self::Started | Self::EngineRestart | Self::Breaker => {}
+            Self::Poison => config.poison_failures = usize::MAX,
+            Self::Cancellation => config.gives_back = false,
+            _ => {}
         }
     }
 }
@@ -134,8 +203,7 @@ impl Switches {
                 };
                 continue;
             }
-            let found = Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == part);
-            switches.off.push(found.ok_or_else(|| format!("there is no mechanism {part:?}"))?);
+            switches.off.push(Mechanism::named(part)?);
         }
         Ok(switches)
     }

@@ -28,6 +28,8 @@ struct Heard {
     alive: HashMap<u32, (Instant, bool)>,
     /// Workers that managers declared lost.
     losses: u64,
+    /// Engines that were renewed though they were well.
+    recycled: u64,
 }
 
 /// How a message is taken in.
@@ -44,11 +46,13 @@ impl Wiretap {
     pub(crate) async fn start(bus: &Bus, cancel: &CancellationToken) -> Result<Self, ChaosError> {
         let tap = Self { heard: Arc::default() };
         let lost = names::event_subject("workerLost");
-        let subjects: [(&str, Take); 4] = [
+        let recycled = names::event_subject("workerRecycled");
+        let subjects: [(&str, Take); 5] = [
             (ALL_STARTED, on_started),
             (ALL_RESULTS, on_result),
             (names::ALL_HEARTBEATS, on_heartbeat),
-            (&lost, on_lost),
+            (&lost, |heard, _| heard.losses += 1),
+            (&recycled, |heard, _| heard.recycled += 1),
         ];
         for (subject, take) in subjects {
             let subscription = bus.subscribe(subject, None).await?;
@@ -80,7 +84,7 @@ impl Wiretap {
         self.lock().runs.resumed()
     }
 
-    /// How many runs were superseded though nothing had happened to their worker.
+    /// How many runs were one too many of their segment though nothing had happened to its worker.
     pub(crate) fn superseded(&self) -> u64 {
         self.lock().runs.superseded()
     }
@@ -88,6 +92,11 @@ impl Wiretap {
     /// How many workers were declared lost.
     pub(crate) fn losses(&self) -> u64 {
         self.lock().losses
+    }
+
+    /// How many engines were renewed though they were well.
+    pub(crate) fn recycled(&self) -> u64 {
+        self.lock().recycled
     }
 
     fn lock(&self) -> MutexGuard<'_, Heard> {
@@ -114,10 +123,6 @@ fn on_result(heard: &mut Heard, message: &Incoming) {
         let spoken = matches!(envelope.payload.outcome, RunOutcome::Spoken(_));
         heard.runs.ended(&envelope.payload.run, spoken);
     }
-}
-
-fn on_lost(heard: &mut Heard, _message: &Incoming) {
-    heard.losses += 1;
 }
 
 fn on_heartbeat(heard: &mut Heard, message: &Incoming) {

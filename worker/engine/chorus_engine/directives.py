@@ -24,6 +24,7 @@ _KEYS: dict[str, frozenset[str]] = {
     "garbage": frozenset({"bytes"}),
     "slow": frozenset({"ms"}),
     "allocate": frozenset({"mb"}),
+    "leak": frozenset({"mb"}),
     "silence": frozenset(),
     "clip": frozenset(),
     "short": frozenset(),

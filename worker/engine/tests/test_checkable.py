@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import array
+import os
+import signal
+import sys
 import zlib
+from pathlib import Path
 
 import pytest
 from support import EngineProcess, Speech
@@ -261,6 +265,26 @@ def test_asked_for_error(begin):
     engine = begin()
     assert failed(engine.answer(ask(engine, text))) == ("RESOURCE_EXHAUSTED", "tired", False)
     assert failed(engine.answer(ask(engine, "[[error]] x"))) == ("SYNTHESIS_FAILED", "engine_error", True)
+
+
+def test_an_engine_that_falls_ill_lives_and_fails_every_text(begin):
+    engine = begin()
+    assert engine.speak("m", TEXT, job=job()).samples == expected_samples(TEXT, 7)
+    engine.process.send_signal(signal.SIGUSR1)
+    assert failed(engine.answer(ask(engine, TEXT))) == ("SYNTHESIS_FAILED", "engine_error", True)
+    assert engine.answer(engine.send({"method": "ping"}))["type"] == "response"
+    assert engine.process.poll() is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sizes are read from /proc")
+def test_a_leak_is_not_given_back(begin):
+    engine = begin()
+    sizes = []
+    for _ in range(3):
+        engine.speak("m", f"[[leak mb=30]]{TEXT}", job=job())
+        pages = int(Path(f"/proc/{engine.process.pid}/statm").read_text().split()[1])
+        sizes.append(pages * os.sysconf("SC_PAGE_SIZE"))
+    assert sizes[2] - sizes[0] >= 55_000_000
 
 
 def test_texts_without_words_and_bad_directives(begin):

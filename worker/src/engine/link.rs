@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use chorus_protocol::breaker::DETAIL_CRASH;
 use chorus_protocol::job::Failed;
 use chorus_protocol::pipe::{EngineRequest, MAX_FRAME_BYTES};
-use chorus_protocol::{Envelope, Reason, ServiceError, codec};
+use chorus_protocol::{Envelope, Reason, RunId, ServiceError, codec};
 use chorus_runtime::clock::SharedClock;
 use chorus_runtime::process::{ExitWatch, FrameReader, FrameWriter, LogRing};
 use chorus_runtime::task::{self, FailureMeans};
@@ -65,7 +66,8 @@ impl Default for Liveness {
 /// Why a link has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct End {
-    /// `engine_crashed` or `engine_protocol`, with a message that says how.
+    /// `engine_crashed` or `engine_protocol`, with a message that says how. `details.crash` names this end: all requests that
+    /// were under way bear it, and breakers count it once.
     pub error: ServiceError,
     /// The last lines of the engine's stderr.
     pub stderr: Vec<String>,
@@ -226,6 +228,7 @@ impl Link {
 
     /// Ends the link from our side. The first end stands.
     pub fn close(&self, error: ServiceError, stderr: Vec<String>) {
+        let error = error.with(DETAIL_CRASH, RunId::new().to_string());
         if self.end.set(End { error, stderr }).is_ok() {
             self.router().clear();
             self.ended.cancel();

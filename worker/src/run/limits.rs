@@ -24,6 +24,10 @@ pub struct Limits {
     pub cancel_within: Duration,
     /// The most audio of one run, in bytes of PCM.
     pub max_audio_bytes: usize,
+    /// Whether a job that an engine has failed before is run alone; off only to show what that is good for.
+    pub isolate: bool,
+    /// Whether a job that cannot be run here is handed back; off only to show what that is good for.
+    pub hand_back: bool,
     /// Whether the session is asked `started`; off only to show what the question is good for.
     pub ask_started: bool,
     /// Whether what the engine says of its audio is compared with what came; off only to show what that is good for.
@@ -41,6 +45,8 @@ impl Default for Limits {
             silence: Duration::from_secs(60),
             cancel_within: Duration::from_secs(10),
             max_audio_bytes: 64 * 1024 * 1024,
+            isolate: true,
+            hand_back: true,
             ask_started: true,
             check_audio: true,
         }

@@ -8,7 +8,7 @@ mod intake;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chorus_bus::{Bus, Delivery};
 use chorus_protocol::job::{
@@ -36,7 +36,7 @@ use crate::health::{self, Finished};
 use crate::keep::{Keeper, Keeping};
 use crate::metrics::{Metrics, RunFigures};
 use crate::models::Models;
-use crate::pull::{Credit, hand_back};
+use crate::pull::Credit;
 use crate::runs::{Registered, Runs};
 use crate::voicing::Voicing;
 use ask::Question;
@@ -63,17 +63,30 @@ pub(crate) struct RunContext {
     pub(crate) leaving: CancellationToken,
 }
 
+impl RunContext {
+    /// Hands a job back to the queue. When the broker does not hear it, ack_wait does the same a second later.
+    pub(crate) async fn hand_back(&self, delivery: Delivery, delay: Duration) {
+        if !self.config.run.hand_back {
+            return delivery.abandon();
+        }
+        let seq = delivery.seq;
+        if let Err(error) = delivery.nak(delay).await {
+            tracing::debug!(%error, seq, "a job could not be handed back; its time will run out");
+        }
+    }
+}
+
 /// Runs of a worker that wait for their sessions' verdict without a credit; one more keeps its credit.
 pub(crate) const MAX_UNJUDGED: usize = 16;
 
 /// Runs one delivery to its end, and gives the credit back.
 pub(crate) async fn run(context: Arc<RunContext>, delivery: Delivery, fresh: bool, credit: Credit) {
     let pulled = context.clock.now();
-    let failures = delivery.failures;
+    let alone = delivery.failures > 0 && context.config.run.isolate;
     if let Some((delivery, job, inbox)) = intake::take_in(&context, delivery).await {
         let mut task = RunTask::new(&context, delivery, job, &inbox, pulled, credit);
         task.fetch_clip().await;
-        let (turn, waited) = context.turns.take(failures > 0, &context.leaving).await;
+        let (turn, waited) = context.turns.take(alone, &context.leaving).await;
         task.drive(fresh && !waited).await;
         drop(turn);
     }
@@ -334,18 +347,18 @@ impl<'a> RunTask<'a> {
             seed: speech.seed,
             job: Some(self.registered.entry.run.clone()),
         };
-        let asked = match session {
-            Some(session) => {
-                session.link.request(EngineRequest::Synthesize(Box::new(request)), self.traceparent.clone())
-            }
-            None => {
-                let error = ServiceError::new(Reason::EngineCrashed, "the engine is being started again");
-                Err(Box::new(Failed { error, stderr: Vec::new() }))
-            }
-        };
+        let request = EngineRequest::Synthesize(Box::new(request));
+        let asked = session.as_ref().map(|session| session.link.request(request, self.traceparent.clone()));
+        let has_ended = session.is_some_and(|session| session.link.end().is_some());
         match asked {
-            Ok(call) => self.call = Some(call),
-            Err(failed) => self.pending.push_back(Event::EngineFailed(failed)),
+            Some(Ok(call)) => self.call = Some(call),
+            Some(Err(failed)) if !has_ended => self.pending.push_back(Event::EngineFailed(failed)),
+            // Whatever ended the engine, it was not this text.
+            Some(Err(_)) | None => {
+                let error = ServiceError::new(Reason::NoWorker, "the engine is being started again");
+                let failed = Failed { error: error.retry_after_ms(0), stderr: Vec::new() };
+                self.pending.push_back(Event::EngineFailed(Box::new(failed)));
+            }
         }
     }
 
@@ -370,7 +383,7 @@ impl<'a> RunTask<'a> {
         let ended = match ending {
             Ending::Ack => delivery.ack().await,
             Ending::Terminate => delivery.terminate().await,
-            Ending::Nak(delay) => return hand_back(delivery, delay).await,
+            Ending::Nak(delay) => return self.context.hand_back(delivery, delay).await,
         };
         if let Err(error) = ended {
             tracing::debug!(%error, seq, "the end of a delivery was not told; the session will stop its next run");

@@ -139,6 +139,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         engine.recycle_age
     ),
     setting!(
+        "engine.recycle_least_age_ms",
+        "CHORUS_ENGINE_RECYCLE_LEAST_AGE_MS",
+        Whole(1, ANY),
+        "The age, in milliseconds, before which the engine is never renewed",
+        engine.recycle_least_age
+    ),
+    setting!(
         "engine.recycle_rss_bytes",
         "CHORUS_ENGINE_RECYCLE_RSS_BYTES",
         Whole(0, ANY),

@@ -8,12 +8,12 @@ use crate::scenario::{
 };
 
 /// Enough for a checkable engine to live in, far too little for what the directive wants.
-const MEMORY_BYTES: u64 = 1 << 30;
+pub(super) const MEMORY_BYTES: u64 = 512 << 20;
 
 const SOON: Duration = Duration::from_millis(100);
 
 pub(super) fn memory_limit() -> Scenario {
-    let greed = EngineFault { every: 6, directive: "allocate mb=4000 attempts=1" };
+    let greed = EngineFault { every: 6, directive: "allocate mb=800 attempts=1" };
     let load = Load { amount: Amount::Requests(12), concurrency: 4, fault: Some(greed), ..Load::native() };
     Scenario {
         fleet: Fleet {

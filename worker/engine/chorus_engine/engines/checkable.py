@@ -3,17 +3,20 @@
 It is the engine of chorus's own failure tests. `checkable_audio` makes the samples; `directives` reads from
 the text what is to go wrong; this module does it. Computing is imitated by waiting, in steps of 20 ms
 between which progress is told and cancelling takes hold. A speaker clip is heard in every frame of the audio.
+After SIGUSR1 the engine is ill: it answers pings and fails every text, until it is started again.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 
 from chorus_engine import checkable_audio as audio
 from chorus_engine import directives
@@ -109,6 +112,7 @@ class Faults:
 
     def __init__(self, writer: FrameWriter) -> None:
         self._writer = writer
+        self._leaked: list[bytes] = []
 
     def act(self, directive: Directive, take: Take) -> None:
         """One directive; those that only change the audio do nothing here."""
@@ -138,6 +142,13 @@ class Faults:
         """Takes memory and gives it back; over the limit there is no way on, as for real engines."""
         try:
             bytearray(directive.number("mb", 1_000) * 1_000_000)
+        except MemoryError:
+            os._exit(CRASH_CODE)
+
+    def _leak(self, directive: Directive, take: Take) -> None:
+        """Takes memory, page by page, for good."""
+        try:
+            self._leaked.append(b"x" * (directive.number("mb", 1) * 1_000_000))
         except MemoryError:
             os._exit(CRASH_CODE)
 
@@ -227,6 +238,10 @@ class CheckableEngine(Engine):
         self._faults = Faults(config.writer)
         always = os.environ.get(ALWAYS)
         self._always = directives.parse(f"[[{always}]]")[1] if always else []
+        signal.signal(signal.SIGUSR1, self._fall_ill)
+
+    def _fall_ill(self, _signal: int, _frame: FrameType | None) -> None:
+        self._always.extend(directives.parse("[[error]]")[1])
 
     @property
     def capabilities(self) -> Capabilities:

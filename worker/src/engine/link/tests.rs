@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chorus_protocol::MessageId;
+use chorus_protocol::breaker::counted_as;
 use chorus_runtime::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -70,9 +71,13 @@ async fn the_end_of_the_pipe_ends_every_request_at_once() {
     let (link, far) = linked();
     let mut calls = [0, 1].map(|_| link.request(EngineRequest::Ping, None).unwrap());
     drop(far);
+    let mut ends = Vec::new();
     for call in &mut calls {
-        assert_eq!(crashed(call.next().await).error.reason(), Some(Reason::EngineCrashed));
+        let error = crashed(call.next().await).error;
+        assert_eq!(error.reason(), Some(Reason::EngineCrashed));
+        ends.push(counted_as(RunId::new(), &error));
     }
+    assert_eq!(ends[0], ends[1], "breakers count it once");
     link.ended().await;
     assert!(link.request(EngineRequest::Ping, None).is_err());
 }

@@ -10,7 +10,6 @@ use serde_json::Map;
 
 use super::RunContext;
 use super::ask::{Question, ask};
-use crate::pull::hand_back;
 use crate::run::Event;
 use crate::run::limits::MAX_JOB_BYTES;
 
@@ -35,7 +34,7 @@ pub(super) async fn take_in(context: &RunContext, delivery: Delivery) -> Option<
     let speaks = context.models.borrow().ready.contains(&job.speech.model)
         && context.engine.borrow().session().is_some();
     if !speaks {
-        hand_back(delivery, context.config.run.retry_after).await;
+        context.hand_back(delivery, context.config.run.retry_after).await;
         return None;
     }
     Some((delivery, job, inbox))
