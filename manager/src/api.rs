@@ -17,3 +17,4 @@ mod question;
 pub(crate) mod serve;
 mod status;
 mod synthesize;
+mod under_way;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chorus_bus::{BusConfig, Layout};
-use chorus_client::SessionHostConfig;
+use chorus_client::{BusPort, SessionHostConfig};
 use chorus_protocol::ManagerId;
 use chorus_protocol::breaker::CircuitBreakerConfig;
 use chorus_protocol::fleet::HEARTBEAT_INTERVAL_MS;
@@ -72,7 +72,7 @@ pub struct ManagerConfig {
     pub max_reply_pcm_bytes: usize,
     /// The most PCM of all plain replies together, in bytes.
     pub max_total_pcm_bytes: usize,
-    /// How long a hook may take.
+    /// How long all hooks of a point may take; less than sessions wait for an answer ([`BusPort::TIMEOUT`]).
     pub hook_timeout: Duration,
     /// How long requests may go on after the manager was asked to stop.
     pub drain_timeout: Duration,
@@ -105,7 +105,7 @@ impl ManagerConfig {
             max_plain_requests: 512,
             max_reply_pcm_bytes: 64 << 20,
             max_total_pcm_bytes: 512 << 20,
-            hook_timeout: Duration::from_secs(2),
+            hook_timeout: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -161,6 +161,10 @@ impl ManagerConfig {
         demand(self.jobs.lease >= self.jobs.renew_every * 2, "jobs.lease is less than two renewals");
         demand(!self.jobs.retention.is_zero(), "jobs.retention is zero");
         demand(!self.hook_timeout.is_zero(), "hook_timeout is zero");
+        demand(
+            self.hook_timeout < BusPort::TIMEOUT,
+            "hook_timeout is not less than the 2 s that sessions wait for an answer",
+        );
         faults.extend(breaker::faults(&self.breaker).into_iter().map(str::to_owned));
         if faults.is_empty() { Ok(()) } else { Err(ConfigError { faults }) }
     }

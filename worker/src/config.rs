@@ -238,6 +238,7 @@ impl WorkerConfig {
             ("recycle.leastAge", self.recycle.least_age),
             ("run.answerWithin", self.run.answer_within),
             ("run.silence", self.run.silence),
+            ("run.askAgainEvery", self.run.ask_again_every),
             ("run.cancelWithin", self.run.cancel_within),
             ("pull.standing", self.pull.standing),
             ("pull.patience", self.pull.patience),

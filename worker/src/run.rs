@@ -158,6 +158,8 @@ pub struct Run {
     faulted: bool,
     resends: u32,
     went_at: Option<Instant>,
+    /// When the session last heard of this run.
+    told_at: Instant,
     /// Pieces wait until the whole is known: it will be changed.
     whole: bool,
 }
@@ -175,6 +177,7 @@ impl Run {
             faulted: false,
             resends: 0,
             went_at: None,
+            told_at: now,
             whole: false,
             deliveries,
             limits,
@@ -199,7 +202,7 @@ impl Run {
             Event::Granted { seq, answer } => self.window.answered(seq, answer.ok(), now),
             Event::Judged(answer) => self.judged(answer, now, &mut actions),
             Event::Piece { seq, data } => self.piece(seq, data, now, &mut actions),
-            Event::Progress => self.heard(now),
+            Event::Progress => self.progress(now, &mut actions),
             Event::Spoken { answer, ill, changed } => self.spoken(*answer, ill, changed),
             Event::EngineFailed(failed) => self.engine_failed(*failed),
             Event::Stop => self.end(Ending::Terminate, now, &mut actions),
@@ -270,8 +273,13 @@ impl Run {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        if !matches!(self.session, Session::AskedStarted { .. }) {
-            return;
+        match (self.session, &answer) {
+            (Session::AskedStarted { .. }, _) => {}
+            // Asked once more, and overtaken meanwhile.
+            (Session::Go, Ok(StartedAnswer::Stop { .. })) => {
+                return self.end(Ending::Terminate, now, actions);
+            }
+            _ => return,
         }
         match answer {
             Ok(StartedAnswer::Go) => {
@@ -307,6 +315,16 @@ impl Run {
                 }
             }
             Err(Unanswered) => self.ask_result_later(first, at, now, actions),
+        }
+    }
+
+    /// The engine works on: the session hears of it where no audio tells it, and says whether the run still counts.
+    fn progress(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.heard(now);
+        let works = self.session == Session::Go && matches!(self.engine, Engine::Busy { .. });
+        if works && now >= self.told_at + self.limits.ask_again_every {
+            self.told_at = now;
+            actions.push(Action::AskStarted { overlapped: false });
         }
     }
 
@@ -426,7 +444,11 @@ impl Run {
             return;
         }
         let failed = matches!(self.outcome, Some(RunOutcome::Failed(_)));
+        let before = actions.len();
         let all_sent = failed || self.window.send(self.audio.count(), now, actions);
+        if actions.len() > before {
+            self.told_at = now;
+        }
         if self.session == Session::Go && self.outcome.is_some() && all_sent {
             self.window.forget_asks();
             self.session = Session::AskedResult { first: now, at: now };

@@ -7,7 +7,7 @@ use chorus_protocol::request::ResultMetadata;
 use chorus_protocol::{Reason, ServiceError, Warning};
 
 use super::question::Rest;
-use super::segment::{Segment, State};
+use super::segment::{Cause, Segment, State};
 use super::{Action, Phase, Session, Terms};
 
 /// How long to leave a full queue alone when the manager does not say.
@@ -183,7 +183,7 @@ impl Session {
         let Some(segment) = self.segments.get(&index) else { return };
         if segment.attempt == attempt && matches!(segment.state, State::Queued { .. }) {
             tracing::debug!(session = %self.id, segment = index, attempt, "job is gone from the queue; asking again");
-            self.retry_uncounted(index, Duration::ZERO, now);
+            self.retry_uncounted(index, Cause::Nobody, Duration::ZERO, now);
         }
     }
 }

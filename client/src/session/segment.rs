@@ -56,6 +56,12 @@ pub(super) struct Segment {
     pub tried: Vec<WorkerId>,
     retries: Retries,
     first_failure: Option<Instant>,
+    /// How retries after losses grow slower; nothing but [`MAX_ATTEMPTS`] ends them.
+    after_losses: Retries,
+    /// Losses and failures so far.
+    setbacks: u32,
+    /// Whether the current attempt is in front of its class, for nobody has been kept waiting by it before.
+    urgent: bool,
     stopped: Vec<RunId>,
     /// Runs that were given up for a fault of their worker's, which is told whenever they ask.
     faults: Vec<(RunId, RunFault)>,
@@ -64,6 +70,17 @@ pub(super) struct Segment {
     /// After how long the next time.
     hedge_after: Duration,
     pub state: State,
+}
+
+/// Why a segment is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Its worker is gone, or its audio was on the way.
+    Loss,
+    /// A worker failed it.
+    Failure,
+    /// Nothing was tried: there was no room, or its job is not in the queue any more.
+    Nobody,
 }
 
 #[derive(Debug)]
@@ -109,6 +126,9 @@ impl Segment {
             tried: Vec::new(),
             retries: retry.start(),
             first_failure: None,
+            after_losses: RetryPolicy { max_attempts: None, ..retry.clone() }.start(),
+            setbacks: 0,
+            urgent: false,
             stopped: Vec::new(),
             faults: Vec::new(),
             hedges: 0,
@@ -117,19 +137,23 @@ impl Segment {
         }
     }
 
-    /// Judges a run that says it has begun. The newest run of the current attempt goes; a repeated question gets the
-    /// answer it got before.
+    /// Judges a run that says it has begun, or that it is still at it. The newest run of the current attempt goes; a repeated
+    /// question gets the answer it got before, unless the run was overtaken.
     pub fn judge(&mut self, started: &Started, now: Instant) -> StartedAnswer {
         let run = started.run.run;
         let stop = |reason| StartedAnswer::Stop { reason };
-        match &self.state {
+        match &mut self.state {
             State::Spoken { run: Some(accepted), .. } | State::Released { run: Some(accepted) }
                 if *accepted == run =>
             {
                 return StartedAnswer::Go;
             }
             State::Spoken { .. } | State::Released { .. } => return stop(StopReason::Accepted),
-            State::Running(current) if current.id == run => return StartedAnswer::Go,
+            State::Running(current) if current.id == run => {
+                // Its engine works on, or the answer was lost.
+                current.moved_at = now;
+                return StartedAnswer::Go;
+            }
             State::Running(current)
                 if started.run.attempt == self.attempt && current.deliveries > started.deliveries =>
             {
@@ -211,21 +235,28 @@ impl Segment {
         if failures >= enough && workers.len() >= 2 { workers } else { Vec::new() }
     }
 
-    /// Makes the next attempt due. The first retry is immediate and urgent; further ones wait, at least `at_least`.
-    /// `None` when the policy allows no more.
-    pub fn schedule_retry(&mut self, now: Instant, counted: bool, at_least: Duration) -> Option<()> {
-        let first = self.attempt == 1;
-        let delay = if first || !counted {
-            at_least
-        } else {
-            let elapsed = now - *self.first_failure.get_or_insert(now);
-            self.retries.next_delay_at_least(elapsed, at_least)?
+    /// Makes the next attempt due, in `at_least` at the soonest. The first after a loss or a failure is immediate and
+    /// urgent; from the second on they wait longer and longer, and in their own class. `None` when the policy allows no
+    /// more.
+    pub fn schedule_retry(&mut self, now: Instant, cause: Cause, at_least: Duration) -> Option<()> {
+        let delay = match cause {
+            Cause::Nobody => at_least,
+            Cause::Loss | Cause::Failure => {
+                let first = self.setbacks == 0;
+                (self.setbacks, self.urgent) = (self.setbacks + 1, first);
+                let elapsed = now - *self.first_failure.get_or_insert(now);
+                match cause {
+                    _ if first => at_least,
+                    Cause::Loss => self.after_losses.next_delay_at_least(elapsed, at_least)?,
+                    _ => self.retries.next_delay_at_least(elapsed, at_least)?,
+                }
+            }
         };
         if self.attempt >= MAX_ATTEMPTS {
             return None;
         }
         self.supersede_run();
-        let class = if first || self.hedges > 0 { JobClass::Urgent } else { self.class };
+        let class = if self.urgent { JobClass::Urgent } else { self.class };
         self.state = State::Retry { at: now + delay, class, supersedes: self.seq.take() };
         self.attempt += 1;
         Some(())

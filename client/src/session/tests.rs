@@ -6,6 +6,7 @@
 mod faults;
 mod hurry;
 mod losses;
+mod retries;
 mod takes;
 mod unspeakable;
 

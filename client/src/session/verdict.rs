@@ -11,7 +11,7 @@ use chorus_protocol::job::{
 use chorus_protocol::{Incarnation, Reason, RunId, ServiceError, Warning, WorkerId};
 
 use super::pieces::Checked;
-use super::segment::{Segment, State, is_unspeakable};
+use super::segment::{Cause, Segment, State, is_unspeakable};
 use super::{Action, Phase, Session, answer::retry_after};
 
 /// How often a run may be asked to send missing chunks again before it is tried elsewhere.
@@ -35,8 +35,9 @@ impl Session {
             self.segments.entry(index).or_insert_with(fresh);
         }
         let Some(segment) = self.segments.get_mut(&index) else { return stop(StopReason::Unknown) };
+        let is_new = segment.running(started.run.attempt, started.run.run).is_none();
         let answer = segment.judge(started, now);
-        if answer == StartedAnswer::Go {
+        if is_new && answer == StartedAnswer::Go {
             self.any_started = true;
             self.moved_at = now;
         }
@@ -88,7 +89,7 @@ impl Session {
             if let Some(segment) = self.segments.get_mut(index) {
                 segment.lost(hedges);
             }
-            self.retry_uncounted(*index, Duration::ZERO, now);
+            self.retry_uncounted(*index, Cause::Loss, Duration::ZERO, now);
         }
         if !indices.is_empty() {
             self.pump(now);
@@ -99,7 +100,7 @@ impl Session {
     pub(super) fn hedge_unclaimed(&mut self, now: Instant) {
         let unclaimed = self.segments.iter_mut().filter_map(|(&i, s)| s.hedge(now).then_some(i));
         for index in unclaimed.collect::<Vec<u32>>() {
-            self.retry_uncounted(index, Duration::ZERO, now);
+            self.retry_uncounted(index, Cause::Nobody, Duration::ZERO, now);
         }
     }
 
@@ -148,7 +149,7 @@ impl Session {
             // The words are not to blame for what is lost on the way.
             Checked::Missing(_) => {
                 self.note_fault(run.segment, RunFault::Incomplete);
-                self.retry_uncounted(run.segment, Duration::ZERO, now);
+                self.retry_uncounted(run.segment, Cause::Loss, Duration::ZERO, now);
                 self.stale(run)
             }
             Checked::Corrupt(why) => self.take_corrupt(run, why.to_owned(), now),
@@ -211,21 +212,25 @@ impl Session {
             }
             OutcomeKind::BackPressure => {
                 let after = retry_after(error).unwrap_or(Duration::from_millis(250));
-                self.retry_uncounted(run.segment, after, now);
+                self.retry_uncounted(run.segment, Cause::Nobody, after, now);
             }
-            // A worker that cancels on its own account is draining or confused: not this segment's fault.
+            // A worker that cancels on its own account is draining or confused, and one that leaves before it has spoken is
+            // lost: not this segment's fault.
             OutcomeKind::ClientFault | OutcomeKind::Success => {
-                self.retry_uncounted(run.segment, Duration::ZERO, now)
+                self.retry_uncounted(run.segment, Cause::Loss, Duration::ZERO, now)
+            }
+            OutcomeKind::WorkerFault if error.reason() == Some(Reason::WorkerLost) => {
+                self.retry_uncounted(run.segment, Cause::Loss, Duration::ZERO, now)
             }
             OutcomeKind::WorkerFault => self.retry_counted(run.segment, failed, now),
         }
     }
 
     /// Tries a segment again without holding it against anybody.
-    pub(super) fn retry_uncounted(&mut self, index: u32, at_least: Duration, now: Instant) {
+    pub(super) fn retry_uncounted(&mut self, index: u32, cause: Cause, at_least: Duration, now: Instant) {
         let Some(segment) = self.segments.get_mut(&index) else { return };
         self.tally.retries += 1;
-        if segment.schedule_retry(now, false, at_least).is_none() {
+        if segment.schedule_retry(now, cause, at_least).is_none() {
             let attempts = segment.attempt;
             let message = format!(
                 "segment {index} was lost {attempts} times; the fleet is not able to keep a worker alive"
@@ -249,7 +254,7 @@ impl Session {
             return;
         }
         let too_often = self.config.retry.max_attempts.is_some_and(|most| failures >= most);
-        if too_often || segment.schedule_retry(now, true, Duration::ZERO).is_none() {
+        if too_often || segment.schedule_retry(now, Cause::Failure, Duration::ZERO).is_none() {
             self.fail(error.with("failures", failures), now);
         } else {
             self.tally.retries += 1;

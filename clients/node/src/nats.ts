@@ -51,7 +51,7 @@ export class NatsRequests {
     const clip = rest.speakerClip;
     if (clip !== undefined && !clip.startsWith('sha256:')) rest.speakerClip = await unlessAborted(this.#keepClip(clip), signal);
     const asked = { ...rest, ...(outputPath && !rest.outputFormat ? { outputFormat: formatOf(outputPath) } : {}) };
-    const reply = await unlessAborted(this.#ask(asked, (request.deadlineMs ?? 0) + REPLY_MS), signal);
+    const reply = await this.#ask(asked, (request.deadlineMs ?? 0) + REPLY_MS, signal);
     if (!reply.success || !reply.audio) return { ...reply, audio: undefined };
     const data = await unlessAborted(this.#audio(reply.audio), signal);
     if (!outputPath) return { ...reply, audio: { format: reply.audio.format, sampleRate: reply.audio.sampleRate, data } };
@@ -64,10 +64,26 @@ export class NatsRequests {
     await this.#connection.close();
   }
 
-  async #ask(request: object, timeout: number): Promise<Reply> {
+  /** One that may be aborted travels under a name by which the fleet can be told to give it up. */
+  async #ask(request: object, timeout: number, signal: AbortSignal | undefined): Promise<Reply> {
+    if (!signal) return this.#request<Reply>(request, timeout);
+    if (signal.aborted) throw aborted(signal);
+    const named = envelope(request);
+    const giveUp = (): void => {
+      this.#connection.publish('tts.cancel', JSON.stringify(envelope({ messageId: named.messageId })));
+    };
+    signal.addEventListener('abort', giveUp, { once: true });
     try {
-      const reply = await this.#connection.request('tts.synthesize', JSON.stringify(request), { timeout });
-      return reply.json<Reply>();
+      return (await unlessAborted(this.#request<{ payload: Reply }>(named, timeout), signal)).payload;
+    } finally {
+      signal.removeEventListener('abort', giveUp);
+    }
+  }
+
+  async #request<T>(question: object, timeout: number): Promise<T> {
+    try {
+      const reply = await this.#connection.request('tts.synthesize', JSON.stringify(question), { timeout });
+      return reply.json<T>();
     } catch (error) {
       const name = error instanceof Error ? error.name : '';
       if (name === 'NoRespondersError') throw failure(ErrorCode.RESOURCE_EXHAUSTED, 'no_manager', 'no manager answers on this broker', true);
@@ -106,6 +122,11 @@ export class NatsRequests {
     if (!data) throw failure(ErrorCode.SYNTHESIS_FAILED, 'audio_gone', 'the audio is not in its bucket any more', true);
     return data;
   }
+}
+
+function envelope(payload: object): { messageId: string } {
+  const named = { version: '2.1.0', messageId: randomUUID(), timestamp: Date.now(), type: 'request', payload };
+  return named;
 }
 
 function formatOf(path: string): OutputFormat {

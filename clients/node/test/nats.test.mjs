@@ -65,8 +65,22 @@ for (const transport of ['nats', 'stdio']) {
     writeFileSync(speakerClip, 'a recording');
     const { error } = await manager.synthesize({ text: 'Like whom?', speakerClip });
     assert.equal(`${error.details.reason} ${error.details.field}`, 'unsupported_option speakerClip');
-    const abort = AbortSignal.timeout(50);
+    const spoken = async () => {
+      const { models, workers } = await manager.refreshStatus();
+      const idle = models.every(({ queued }) => queued === 0) && workers.every(({ inFlight }) => inFlight === 0);
+      return { idle, jobs: workers.reduce((sum, { jobsDone }) => sum + jobsDone, 0) };
+    };
+    const before = (await spoken()).jobs;
+    const abort = AbortSignal.timeout(300);
     await assert.rejects(manager.synthesize({ text: 'A sentence. '.repeat(5000) }, { signal: abort }), { name: 'TimeoutError' });
+    let last;
+    await until(async () => {
+      const now = await spoken();
+      const still = now.idle && now.jobs === last;
+      last = now.jobs;
+      return still;
+    }, 'nobody speaks it any more');
+    assert.ok(last - before < 4000, `${last - before} of its 5000 sentences were spoken`);
     const chunks = [];
     for await (const chunk of manager.synthesizeStream({ text: 'A stream.' })) chunks.push(chunk);
     assert.equal(chunks.at(-1).last, true);

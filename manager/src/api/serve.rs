@@ -10,17 +10,19 @@ use std::sync::Arc;
 use chorus_bus::{Incoming, Subscription};
 use chorus_client::SessionHost;
 use chorus_protocol::codec::MAX_MESSAGE_BYTES;
+use chorus_protocol::gateway::CancelRequest;
 use chorus_protocol::plan::Cancel;
 use chorus_protocol::service::Ask;
 use chorus_protocol::{Envelope, Reason, ServiceError, codec, names};
 use chorus_runtime::task::{FailureMeans, TaskGroup};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::question::{self, ReplyStyle, Unreadable};
 use super::synthesize::PcmBudget;
+use super::under_way::UnderWay;
 use crate::core::Core;
 
 /// A subject that managers serve.
@@ -91,6 +93,14 @@ impl Endpoint {
     }
 }
 
+/// What is given up.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CancelOrder {
+    Session(Cancel),
+    Request(CancelRequest),
+}
+
 /// What the loops share.
 pub(crate) struct Server {
     pub(crate) core: Arc<Core>,
@@ -98,6 +108,8 @@ pub(crate) struct Server {
     pub(crate) pcm: PcmBudget,
     /// Cancelled when plain requests may take no longer.
     pub(crate) hurry: CancellationToken,
+    /// Plain requests that are being spoken.
+    pub(crate) under_way: UnderWay,
     questions: Arc<Semaphore>,
     plain: Arc<Semaphore>,
     cancels: Arc<Semaphore>,
@@ -116,7 +128,8 @@ impl Server {
         let room = || Arc::new(Semaphore::new(config.max_questions.min(Semaphore::MAX_PERMITS)));
         let (questions, cancels) = (room(), room());
         let plain = Arc::new(Semaphore::new(config.max_plain_requests.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { core, sessions, pcm, hurry, questions, plain, cancels, tasks })
+        let under_way = UnderWay::default();
+        Arc::new(Self { core, sessions, pcm, hurry, under_way, questions, plain, cancels, tasks })
     }
 
     /// Serves one endpoint until `stop`, then answers what was heard before it.
@@ -205,9 +218,14 @@ impl Server {
         }
     }
 
+    /// Of a session, or of a plain request that may be spoken here.
     async fn hear_cancel(&self, incoming: &Incoming) {
-        match codec::decode::<Cancel>(&incoming.payload, MAX_MESSAGE_BYTES) {
-            Ok(envelope) => self.core.hear_cancel(envelope.payload).await,
+        match codec::decode::<CancelOrder>(&incoming.payload, MAX_MESSAGE_BYTES) {
+            Ok(Envelope { payload: CancelOrder::Session(cancel), .. }) => self.core.hear_cancel(cancel).await,
+            Ok(Envelope { payload: CancelOrder::Request(CancelRequest { message_id }), .. }) => {
+                let found = self.under_way.cancel(&message_id);
+                tracing::debug!(%message_id, found, "a plain request is given up");
+            }
             Err(error) => tracing::warn!(%error, "a cancel cannot be read"),
         }
     }

@@ -125,17 +125,21 @@ impl Server {
 
     async fn speak(&self, ask: PlainAsk, asked_at: Instant) -> (SynthesisResult, Held) {
         let PlainAsk { request_id, request, traceparent, .. } = ask;
+        let entered = self.under_way.enter(&request_id);
         let speaking = self.sessions.speak(SpeakAsk {
             request_id: request_id.clone(),
             request,
             traceparent,
             whole_reply_deadline: true,
         });
-        match self.hurry.run_until_cancelled(self.listen(speaking)).await {
-            Some(Ok(heard)) => heard,
-            Some(Err(error)) => (self.failed(request_id, asked_at, error), Held::default()),
-            None => (self.failed(request_id, asked_at, stopping()), Held::default()),
-        }
+        let listening = self.hurry.run_until_cancelled(self.listen(speaking));
+        let error = match entered.unless_cancelled(listening).await {
+            Some(Some(Ok(heard))) => return heard,
+            Some(Some(Err(error))) => error,
+            Some(None) => stopping(),
+            None => ServiceError::new(Reason::Cancelled, "the client gave the request up"),
+        };
+        (self.failed(request_id, asked_at, error), Held::default())
     }
 
     async fn listen(&self, mut speaking: Speaking) -> Result<(SynthesisResult, Held), ServiceError> {

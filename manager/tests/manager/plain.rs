@@ -111,6 +111,26 @@ async fn audio_too_large_for_a_reply_is_stored() {
 }
 
 #[tokio::test]
+async fn a_cancel_by_message_id_ends_a_plain_request() {
+    let broker = Broker::start().await;
+    let (_manager, bus) = broker.with_joe().await;
+    let dressed = |id: &str, payload: Value| json!({"version": "2.0.0", "messageId": id, "timestamp": 1, "type": "request", "payload": payload});
+    let question = dressed("my-id", json!({"text": "Nobody is there to speak it."}));
+    let asking = synthesize(&bus, question);
+    let giving_up = async {
+        let depth = async || Some(bus.queue_depth(&joe()).await.unwrap().total());
+        eventually("it is queued", async || depth().await.filter(|jobs| *jobs > 0)).await;
+        for id in ["another-id", "my-id"] {
+            let cancel = dressed("c", json!({ "messageId": id })).to_string();
+            bus.respond_raw(names::CANCEL, cancel.into()).await.unwrap();
+        }
+        eventually("nothing is queued", async || depth().await.filter(|jobs| *jobs == 0)).await;
+    };
+    let (reply, ()) = soon("the end", async { tokio::join!(asking, giving_up) }).await;
+    assert_eq!(reply["payload"]["error"]["details"]["reason"], "cancelled", "{reply}");
+}
+
+#[tokio::test]
 async fn failures_are_results_too() {
     let broker = Broker::start().await;
     let (_manager, bus) = broker.with_joe().await;

@@ -302,7 +302,7 @@ impl Hook for Hasty {
 async fn hooks_see_requests_and_their_failure_is_an_event() {
     let broker = Broker::start().await;
     let config =
-        chorus_manager::ManagerConfig { hook_timeout: Duration::from_secs(5), ..broker.config("m1") };
+        chorus_manager::ManagerConfig { hook_timeout: Duration::from_millis(1_900), ..broker.config("m1") };
     let _manager = start(config, vec![Arc::new(Hasty)]).await;
     let bus = broker.bus().await;
     load(&bus, definition("joe")).await.unwrap();
@@ -320,4 +320,41 @@ async fn hooks_see_requests_and_their_failure_is_an_event() {
     let event = event.decode::<chorus_protocol::fleet::FleetEvent>().unwrap().payload;
     assert_eq!(event.details["hook"], "hasty");
     assert!(event.message.contains("out of breath"), "{}", event.message);
+}
+
+/// Never comes back.
+struct Stuck;
+
+impl Hook for Stuck {
+    fn name(&self) -> &str {
+        "stuck"
+    }
+    fn points(&self) -> &[HookPoint] {
+        &[HookPoint::BeforeSynthesis]
+    }
+    fn before_synthesis(
+        &self,
+        _request: SynthesisRequest,
+    ) -> BoxFuture<'_, Result<SynthesisRequest, HookError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_never_comes_back_costs_a_session_no_more_than_its_time() {
+    let broker = Broker::start().await;
+    let _manager = start(broker.config("m1"), vec![Arc::new(Stuck)]).await;
+    let bus = broker.bus().await;
+    load(&bus, definition("joe")).await.unwrap();
+    let mut events = bus.subscribe(&names::event_subject("hookFailed"), None).await.unwrap();
+    bus.flush().await.unwrap();
+    // As a session asks, which does not wait for ever either.
+    let port = BusPort::new(bus.clone(), SystemClock::shared());
+    let opened = soon("the answer", port.open(opening(TWO), None)).await;
+    assert!(opened.is_ok(), "{opened:?}");
+    let event = soon("the event", events.next()).await.unwrap();
+    assert_eq!(
+        event.decode::<chorus_protocol::fleet::FleetEvent>().unwrap().payload.details["hook"],
+        "stuck"
+    );
 }

@@ -242,6 +242,7 @@ fn single_kills() -> Scenario {
             Step::after(Duration::from_millis(100), Action::Recover),
         ],
         rounds: Rounds::Times(50),
+        checks: Checks { max_resume_p99: Some(Duration::from_millis(250)), ..Checks::default() },
         ..Scenario::new(
             "single-kills",
             "50 times a worker is killed in mid-utterance while two others are idle",

@@ -16,6 +16,9 @@ pub struct Limits {
     pub max_deliveries: u64,
     /// After `go`, how long a silent session is asked again.
     pub patience: Duration,
+    /// How often a session is asked, while the engine works on, whether the run still counts; well under the least
+    /// `timeoutMs` of an attempt, which each such question gives anew.
+    pub ask_again_every: Duration,
     /// How often a session may ask for pieces again.
     pub max_resends: u32,
     /// How long an engine may be silent on a request it works on.
@@ -41,6 +44,7 @@ impl Default for Limits {
             retry_after: Duration::from_millis(250),
             max_deliveries: 12,
             patience: Duration::from_secs(3),
+            ask_again_every: Duration::from_millis(500),
             max_resends: 8,
             silence: Duration::from_secs(60),
             cancel_within: Duration::from_secs(10),

@@ -68,6 +68,24 @@ fn a_queued_or_redelivered_job_is_asked_about_first() {
 }
 
 #[test]
+fn while_the_engine_works_the_session_is_asked_again_whether_the_run_counts() {
+    let (mut run, _, now) = start(true, 1);
+    let at = |ms| now + Duration::from_millis(ms);
+    assert_eq!(run.on(Event::Progress, at(400)), [], "the first question is not answered yet");
+    assert_eq!(run.on(go(), at(410)), []);
+    let again = [Action::AskStarted { overlapped: false }];
+    assert_eq!(run.on(Event::Progress, at(500)), again);
+    assert_eq!(run.on(Event::Progress, at(700)), [], "not more often than need be");
+    assert_eq!(run.on(go(), at(710)), []);
+    assert_eq!(run.on(Event::Started(Err(Unanswered)), at(720)), [], "the next time will do");
+    assert_eq!(run.on(piece(0), at(1_000)), [Action::SendChunk { seq: 0, ask: false }]);
+    assert_eq!(run.on(Event::Progress, at(1_400)), [], "audio has told it");
+    assert_eq!(run.on(Event::Progress, at(1_500)), again);
+    let stop = Event::Started(Ok(StartedAnswer::Stop { reason: StopReason::Superseded }));
+    assert_eq!(run.on(stop, at(1_510)), [Action::CancelEngine, Action::End(Ending::Terminate)]);
+}
+
+#[test]
 fn stop_cancels_and_the_credit_waits_for_the_engine() {
     let (mut run, _, now) = start(true, 1);
     let stop = Event::Started(Ok(StartedAnswer::Stop { reason: StopReason::Superseded }));

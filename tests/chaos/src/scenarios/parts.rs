@@ -22,14 +22,29 @@ pub(super) fn managers_away() -> Scenario {
     }
 }
 
-/// Each takes longer than a job may stay without a word to the queue, and idle workers would begin it anew.
+/// Each takes longer than a job may stay without a word to the queue, and idle workers would begin it anew; and longer than
+/// an attempt may stay without a word to its session, which would give it up.
 pub(super) fn long_segments() -> Scenario {
-    let deadline = Duration::from_secs(12);
+    let deadline = Duration::from_secs(30);
     Scenario {
-        fleet: Fleet { compute: Duration::from_millis(2_500), ..Fleet::default() },
-        loads: vec![Load { amount: Amount::Requests(2), segments: 1, deadline, ..Load::native() }],
-        checks: Checks { max_pause: Some(GENEROUS), max_superseded: Some(0), ..Checks::default() },
-        ..Scenario::new("long-segments", "segments take longer than the queue waits for a sign of life")
+        fleet: Fleet { compute: Duration::from_secs(11), ..Fleet::default() },
+        loads: vec![Load {
+            amount: Amount::Requests(2),
+            concurrency: 2,
+            segments: 1,
+            deadline,
+            ..Load::native()
+        }],
+        checks: Checks {
+            max_pause: Some(GENEROUS),
+            max_superseded: Some(0),
+            retries: Some((0, 0)),
+            ..Checks::default()
+        },
+        ..Scenario::new(
+            "long-segments",
+            "segments take longer than queue and session wait for a sign of life",
+        )
     }
 }
 
