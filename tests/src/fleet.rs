@@ -135,9 +135,18 @@ impl Fleet {
 
     /// The same in a given home.
     pub async fn up_in(home: Home, args: &[&str]) -> Self {
+        Self::up_set(home, args, &[]).await
+    }
+
+    /// The same with settings, given as CHORUS_ variables.
+    pub async fn up_set(home: Home, args: &[&str], settings: &[(&str, &str)]) -> Self {
         let log = std::fs::File::create(home.file("up.log")).expect("the home is writable");
         let mut command = command(&home, &["up", "--port", "0"]);
-        command.args(args).stdout(log.try_clone().expect("a file has a twin")).stderr(log);
+        command
+            .args(args)
+            .envs(settings.iter().copied())
+            .stdout(log.try_clone().expect("a file has a twin"))
+            .stderr(log);
         let child = command.spawn().expect("chorus starts");
         let status = poll("a fleet that can speak", RUN_LIMIT, || async {
             let status = chorus(&home, &["status", "--json"]).await;

@@ -109,6 +109,7 @@ async fn replay(context: &Context, bus: &Bus, letter: DeadLetter, target: &Targe
         text: letter.text,
         model: Some(speech.model.to_string()),
         voice: speech.voice,
+        speaker_clip: speech.speaker_clip.map(|clip| clip.to_string()),
         language: speech.language,
         speed: speech.speed,
         pitch: speech.pitch,

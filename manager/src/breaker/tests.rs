@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod joined;
+
 fn config() -> CircuitBreakerConfig {
     CircuitBreakerConfig::default()
 }
@@ -261,32 +263,5 @@ proptest! {
             (record.state, failure_rate(&record, &lenient))
         };
         prop_assert_eq!(judged(&numbered, true), judged(&turned, false));
-    }
-
-    /// Never dispatches while open, never stuck: a worker that has become well is closed again in bounded time, by
-    /// traffic, or by canaries alone.
-    #[test]
-    fn a_worker_that_is_well_again_is_closed_in_bounded_time(steps in steps(), by_canary in any::<bool>()) {
-        let (mut record, mut now_ms) = (BreakerRecord::default(), 100_000);
-        for step in &steps {
-            carry_out(&mut record, step, &mut now_ms);
-        }
-        let (mut dispatched_while_open, mut fresh, mut idle) = (false, 1_000, 0);
-        let patience_ms = config().max_reset_timeout_ms + 60_000;
-        let end_ms = now_ms + patience_ms;
-        while record.state != BreakerState::Closed && now_ms < end_ms {
-            now_ms += 500;
-            tick(&mut record, &config(), now_ms);
-            idle = (idle + 1) % 10;
-            let idle_tick = by_canary && idle != 0;
-            // The gate: nothing is pulled, and no canary is told, unless it is half-open.
-            if record.state == BreakerState::HalfOpen && !idle_tick {
-                dispatched_while_open |= open_for_ms(&record, now_ms).is_some();
-                fresh += 1;
-                hear(&mut record, &config(), &ended(fresh, true, now_ms), now_ms);
-            }
-        }
-        prop_assert_eq!(record.state, BreakerState::Closed);
-        prop_assert!(!dispatched_while_open);
     }
 }

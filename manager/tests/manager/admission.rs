@@ -111,3 +111,38 @@ async fn an_emptied_queue_admits_again() {
     println!("admitted again after {:?}", before.elapsed());
     assert!(before.elapsed() < Duration::from_secs(5));
 }
+
+/// What is ahead is told in seconds of audio too, once it is known how much audio a job is.
+#[tokio::test]
+async fn a_refusal_tells_how_much_audio_is_ahead() {
+    let broker = Broker::start().await;
+    let (_manager, bus) = broker.with_joe().await;
+    for _ in 0..6 {
+        ask_for(&bus, Priority::Low, 3_000).await.expect("nobody is known to be slow");
+    }
+    beat(&bus, slow_worker()).await;
+    let late = eventually("it is taken for slow", async || ask_for(&bus, Priority::Low, 3_000).await.err());
+    assert!(late.await.details.unwrap().get("audioSecondsAhead").is_none(), "nobody has spoken yet");
+    let outcome = Outcome {
+        run: RunRef { session: SessionId::new(), segment: 0, attempt: 1, run: RunId::new() },
+        worker: worker_beat().worker,
+        model: joe(),
+        class: JobClass::Normal,
+        outcome: OutcomeKind::Success,
+        engine_ms: 1_000.0,
+        run_ms: 1_002.0,
+        text_chars: 18,
+        samples: 3 * 22_050,
+        sample_rate: 22_050,
+        error: None,
+    };
+    bus.publish(&names::event_subject("outcome"), &Envelope::event(outcome, 1)).await.unwrap();
+    let late = eventually("its audio is known", async || {
+        let late = ask_for(&bus, Priority::Low, 3_000).await.err()?;
+        late.details.as_ref()?.contains_key("audioSecondsAhead").then_some(late)
+    })
+    .await;
+    let (ahead, seconds) = (millis(&late, "jobsAhead"), &late.details.unwrap()["audioSecondsAhead"]);
+    assert!(ahead >= 3, "{ahead}");
+    assert!((seconds.as_f64().unwrap() - 3.0 * ahead as f64).abs() < 1e-6, "{seconds} for {ahead} jobs");
+}

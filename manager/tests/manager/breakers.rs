@@ -55,12 +55,17 @@ async fn ended(bus: &Bus, run: RunId, success: bool) {
 }
 
 async fn ended_with(bus: &Bus, run: RunId, error: Option<ServiceError>) {
+    let outcome = if error.is_none() { OutcomeKind::Success } else { OutcomeKind::WorkerFault };
+    ended_as(bus, run, outcome, error).await;
+}
+
+async fn ended_as(bus: &Bus, run: RunId, outcome: OutcomeKind, error: Option<ServiceError>) {
     let outcome = Outcome {
         run: RunRef { session: SessionId::new(), segment: 0, attempt: 1, run },
         worker: worker(),
         model: joe(),
         class: JobClass::High,
-        outcome: if error.is_none() { OutcomeKind::Success } else { OutcomeKind::WorkerFault },
+        outcome,
         engine_ms: 1.0,
         run_ms: 0.0,
         text_chars: 5,
@@ -347,4 +352,24 @@ async fn a_worker_that_is_long_gone_leaves_no_record() {
     ended(&bus, RunId::new(), false).await;
     eventually("there is a record", async || record(&bus).await).await;
     eventually("it is gone", async || record(&bus).await.is_none().then_some(())).await;
+}
+
+/// Wrong requests and full workers say nothing about how well a worker works.
+#[tokio::test]
+async fn only_faults_of_the_worker_are_held_against_it() {
+    let broker = Broker::start().await;
+    let _manager = manager(&broker, "m1", CircuitBreakerConfig::default()).await;
+    let bus = broker.bus().await;
+    for _ in 0..20 {
+        let wrong = ServiceError::new(Reason::Unspeakable, "nothing to say");
+        ended_as(&bus, RunId::new(), OutcomeKind::ClientFault, Some(wrong)).await;
+        let full = ServiceError::new(Reason::QueueFull, "no room");
+        ended_as(&bus, RunId::new(), OutcomeKind::BackPressure, Some(full)).await;
+    }
+    // Heard after all of them, so what is written for it shows what they left.
+    let fault = RunId::new();
+    ended(&bus, fault, false).await;
+    let first = eventually("the fault is written", async || record(&bus).await).await;
+    assert_eq!(first.value.window, [WindowEntry { run: fault, success: false, spent: false }]);
+    assert_eq!((first.value.state, first.value.openings), (BreakerState::Closed, 0));
 }

@@ -4,6 +4,7 @@
 
 mod admission;
 mod breakers;
+mod hooks;
 mod jobs;
 mod liveness;
 mod malformed;

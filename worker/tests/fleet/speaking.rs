@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chorus_protocol::fleet::{OrderTaken, WorkerOrder};
 use chorus_protocol::job::{
-    Outcome, OutcomeKind, ResultAnswer, RunFault, RunOutcome, StartedAnswer, StopReason,
+    CHUNKS_PER_GRANT, ChunkGrant, Outcome, OutcomeKind, ResultAnswer, RunFault, RunOutcome, StartedAnswer,
+    StopReason,
 };
 use chorus_protocol::names::{self, WorkerControl, worker_control};
 use chorus_protocol::{Envelope, Reason};
@@ -196,5 +197,45 @@ async fn many_segments_of_many_sessions_do_not_mix() {
         }
     });
     timeout(PATIENCE, futures::future::join_all(sessions)).await.unwrap();
+    worker.stop().await;
+}
+
+/// With a lane to spare: what an engine has failed before waits for what runs, and what comes after waits for it.
+#[tokio::test]
+async fn a_job_that_an_engine_has_failed_before_runs_alone() {
+    let broker = Broker::start().await;
+    let bus = broker.connect().await;
+    let mut config = worker_config(&broker, "checkable", json!({"computeMs": 700}));
+    config.engine.lanes = Some(2);
+    let worker = Running::start(config).await;
+    let mut session = Session::open(&bus).await;
+    let mut order = Vec::new();
+    session.say(0, "first of all").await;
+    while order.iter().filter(|step: &&String| step.ends_with("ended")).count() < 5 {
+        match session.next().await {
+            Heard::Started(started, question) => {
+                order.push(format!("{} began", started.run.segment));
+                session.answer(&question, StartedAnswer::Go).await;
+                if started.run.segment == 0 {
+                    session.say_after(1, 1, "it failed before").await;
+                    session.say(2, "beside another").await;
+                    session.say(3, "beside another").await;
+                    session.say(4, "the last of them").await;
+                }
+            }
+            Heard::Chunk(_, question) => {
+                session.answer(&question, ChunkGrant { chunks: CHUNKS_PER_GRANT }).await;
+            }
+            Heard::Result(result, question) => {
+                assert!(matches!(result.outcome, RunOutcome::Spoken(_)));
+                order.push(format!("{} ended", result.run.segment));
+                session.answer(&question, ResultAnswer::Accepted).await;
+            }
+        }
+    }
+    assert_eq!(order[..4], ["0 began", "0 ended", "1 began", "1 ended"], "{order:?}");
+    // The others show that there was a second lane.
+    let at = |step: &str| order.iter().position(|found| found == step).unwrap();
+    assert!(at("3 began") < at("2 ended"), "{order:?}");
     worker.stop().await;
 }

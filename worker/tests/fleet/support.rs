@@ -300,4 +300,12 @@ impl Session {
             }
         }
     }
+
+    /// Queues a job that engines have failed so often before.
+    pub async fn say_after(&self, failures: u32, segment: u32, text: &str) -> u64 {
+        let job = self.job(segment, text);
+        let job =
+            OutgoingJob { job: &job, inbox: &self.inbox, failures, tried: &[], traceparent: None, now_ms: 1 };
+        self.bus.publish_job(&job).await.unwrap()
+    }
 }

@@ -83,3 +83,45 @@ fn a_single_worker_fails_a_request_with_its_last_error() {
     assert_eq!(error.details.unwrap()["failures"], 5);
     assert!(world.buried.is_empty());
 }
+
+/// Tries the one segment on this worker, which is lost with it.
+fn lose_on(world: &mut World, worker: &str) {
+    for _ in 0..50 {
+        while let Some(message) = world.mail.pop() {
+            world.deliver(message);
+        }
+        if !world.queue.is_empty() {
+            break;
+        }
+        world.pass(500);
+    }
+    world.pull(0, false);
+    let number = world.runs.len() - 1;
+    world.runs[number].worker = WorkerId::new(worker).unwrap();
+    let started = world.mail.pop().unwrap();
+    world.deliver(started);
+    world.terminate(world.runs[number].reference.job());
+    world.deliver(ToSession::Lost(number));
+}
+
+#[test]
+fn a_worker_that_is_lost_between_failures_makes_no_poison() {
+    let crash = Some(Reason::EngineCrashed);
+    // Neither as the second worker of the three failures …
+    let mut world = World::new(1);
+    fail_on(&mut world, &[("a", crash)]);
+    lose_on(&mut world, "b");
+    fail_on(&mut world, &[("a", crash), ("a", crash)]);
+    assert_eq!(world.runs.len(), 4);
+    assert!(world.ended.is_none() && world.buried.is_empty(), "{:?}", world.ended);
+    // … nor as the third failure of two workers.
+    let mut world = World::new(1);
+    fail_on(&mut world, &[("a", crash), ("b", crash)]);
+    lose_on(&mut world, "a");
+    assert_eq!(world.runs.len(), 3);
+    assert!(world.ended.is_none() && world.buried.is_empty(), "{:?}", world.ended);
+    // The third engine that fails makes it one, and the letter names engines only.
+    fail_on(&mut world, &[("a", crash)]);
+    let [letter] = world.buried.as_slice() else { panic!("{:?}", world.ended) };
+    assert_eq!(letter.history.iter().map(|failed| failed.attempt).collect::<Vec<_>>(), [1, 2, 4]);
+}
