@@ -144,7 +144,10 @@ fn manager_killed() -> Scenario {
 }
 
 fn broker_restarted() -> Scenario {
+    let load = Load { amount: Amount::Requests(12), concurrency: 4, ..Load::native() };
+    let durable = Load { client: Client::Durable, amount: Amount::Requests(4), ..load.clone() };
     Scenario {
+        loads: vec![load, durable],
         steps: vec![
             Step::when(When::Speaking, Action::Kill(Part::Broker)),
             Step::after(Duration::from_millis(500), Action::Start(Part::Broker)),

@@ -104,9 +104,10 @@ fn calm(name: &'static str, about: &'static str, time: Duration) -> Scenario {
 /// Audio that is queued flows on while one of three servers is away. An election takes 4 to 9 s (ADR 0007); a request that
 /// begins meanwhile waits for it.
 pub(super) fn node_killed() -> Scenario {
+    let load = Load { amount: Amount::UntilStepsEnd, concurrency: 3, ..Load::native() };
     Scenario {
         fleet: Fleet { compute: Duration::from_millis(100), nodes: 3, ..Fleet::default() },
-        loads: vec![Load { amount: Amount::UntilStepsEnd, concurrency: 3, ..Load::native() }],
+        loads: vec![load.clone(), Load { client: Client::Durable, concurrency: 1, ..load }],
         steps: around(Node::Leader, Action::Kill).to_vec(),
         checks: Checks { max_pause: Some(2 * GENEROUS), ..Checks::default() },
         ..Scenario::new("node-killed", "the leading server of a cluster of three is killed and begun again")
