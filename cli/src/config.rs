@@ -59,7 +59,7 @@ pub struct EngineConfig {
     pub threads: Option<u32>,
     /// `engine.lanes`: segments that one worker speaks at once; the engine's own choice without it.
     pub lanes: Option<u32>,
-    /// `engine.max_memory_bytes`: what its process may use, which it limits itself to; no limit without it.
+    /// `engine.max_memory_bytes`: what its process may use (each of its processes, if it is a command); no limit without it.
     pub max_memory_bytes: Option<u64>,
     /// `engine.max_cpus`: processors that its process keeps to; all without it.
     pub max_cpus: Option<u32>,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chorus_runtime::process::{
-    Child, FrameError, GuardBinary, LogPolicy, Pipes, ProcessSpec, RunError, RunLimits, SpawnError,
-    run_to_end,
+    Child, FrameError, GuardBinary, LogPolicy, Pipes, ProcessSpec, ProgramLimits, RunError, RunLimits,
+    SpawnError, descendants, run_to_end,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::{Instant, sleep};
@@ -182,6 +182,40 @@ async fn a_killed_guard_takes_its_child_along() {
     rustix::process::kill_process(guard, rustix::process::Signal::KILL).unwrap();
     assert_eq!(child.wait().await.signal, Some(9));
     eventually("the group is gone", || !group_lives(child.pid())).await;
+}
+
+#[tokio::test]
+async fn a_guard_limits_its_program_and_still_ends_it() {
+    let script = "ulimit -d; ulimit -c; grep -E 'NoNewPrivs|Cpus_allowed_list' /proc/self/status; echo up; \
+                  trap '' TERM; sleep 1000 & while :; do sleep 1000; done";
+    let limits = ProgramLimits { max_memory_bytes: Some(64 << 20), max_cpus: Some(1) };
+    let child = Child::spawn(&ProcessSpec { limits: Some(limits), ..shell(script) }).unwrap();
+    said(&child, "up").await;
+    let lines = child.stdout_log().tail();
+    assert_eq!(lines[..3], ["65536", "0", "NoNewPrivs:\t1"]);
+    assert!(lines[3].rsplit('\t').next().unwrap().parse::<u32>().is_ok(), "one processor: {}", lines[3]);
+    assert_eq!(child.terminate(Duration::from_millis(50)).await.signal, Some(9));
+    eventually("the group is gone", || !group_lives(child.pid())).await;
+    // Without limits nothing is taken away.
+    let child = Child::spawn(&shell("grep NoNewPrivs /proc/self/status")).unwrap();
+    assert!(child.wait().await.success());
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert!(own.lines().any(|line| line == child.stdout_log().tail()[0]));
+}
+
+#[tokio::test]
+async fn the_program_and_all_below_it_are_found_behind_the_guard() {
+    let script = "sleep 1000 & sh -c 'sleep 1000; true' & echo $$; wait";
+    for (spec, guarded) in [(shell(script), true), (unguarded(script), false)] {
+        let child = Child::spawn(&spec).unwrap();
+        eventually("its word", || child.stdout_log().tail().len() == 1).await;
+        let program = child.program().pid();
+        assert_eq!(child.stdout_log().tail(), [program.to_string()]);
+        assert_eq!(program != child.pid(), guarded);
+        eventually("three below it", || descendants(program).len() == 3).await;
+        child.kill().await;
+        assert!(descendants(program).is_empty());
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use chorus_protocol::breaker::CircuitBreakerConfig;
 use chorus_protocol::fleet::HEARTBEAT_INTERVAL_MS;
 use chorus_protocol::{ModelDefinition, ModelName, ModelSource, WorkerId};
 use chorus_runtime::process::supervisor::RestartPolicy;
-use chorus_runtime::process::{GuardBinary, Pipes, ProcessSpec};
+use chorus_runtime::process::{GuardBinary, Pipes, ProcessSpec, ProgramLimits};
 
 use crate::engine::Liveness;
 use crate::life::canary::CanaryConfig;
@@ -39,7 +39,7 @@ pub struct EngineConfig {
     pub program: PathBuf,
     /// Its arguments before those that this worker adds, such as `-m chorus_engine`.
     pub args: Vec<OsString>,
-    /// What it speaks. One that speaks lines is given no arguments.
+    /// What it speaks. One that speaks lines is given no arguments, but has the limits.
     pub speaks: Speaks,
     /// Its whole environment.
     pub env: BTreeMap<OsString, OsString>,
@@ -47,9 +47,9 @@ pub struct EngineConfig {
     pub threads: Option<u32>,
     /// Segments spoken at the same time; the engine's own choice when `None`.
     pub lanes: Option<u32>,
-    /// Memory that the engine may use, in bytes; it limits itself.
+    /// Memory that the engine may use, in bytes. One that speaks frames limits itself, any other is limited by its guard.
     pub max_memory_bytes: Option<u64>,
-    /// Processors that the engine may use; it keeps to them itself.
+    /// Processors that the engine may use; who keeps it to them is as with memory.
     pub max_cpus: Option<u32>,
     /// Who ends the engine when this process dies.
     pub guard: GuardBinary,
@@ -97,7 +97,11 @@ impl EngineConfig {
     /// The process to start.
     pub(crate) fn process(&self) -> ProcessSpec {
         if self.speaks == Speaks::Lines {
-            let spec = ProcessSpec::new(format!("engine-{}", self.kind), &self.program);
+            let mut spec = ProcessSpec::new(format!("engine-{}", self.kind), &self.program);
+            // Limits have two places. An engine that speaks frames is told them and applies them itself (`limits.py`), which
+            // works under any guard or none and lets it say what its platform lacks; a script knows nothing of them.
+            spec.limits =
+                Some(ProgramLimits { max_memory_bytes: self.max_memory_bytes, max_cpus: self.max_cpus });
             return self.finish(spec.args(self.args.clone()), Pipes::Stdio);
         }
         let mut args = self.args.clone();
@@ -300,10 +304,14 @@ mod tests {
     fn the_engine_is_started_with_what_is_set() {
         let mut engine = EngineConfig::new("null", "python3");
         engine.lanes = Some(2);
+        assert_eq!(engine.process().limits, None, "it limits itself");
         let args = engine.process().args;
         let args: Vec<_> = args.iter().filter_map(|arg| arg.to_str()).collect();
         assert_eq!(args.join(" "), "-m chorus_engine --kind null --in-fd 4 --out-fd 5 --lanes 2");
-        let command = EngineConfig::command("command", "python 'my service.py'").process();
+        let mut command = EngineConfig::command("command", "python 'my service.py'");
+        command.max_cpus = Some(3);
+        let command = command.process();
+        assert_eq!(command.limits, Some(ProgramLimits { max_memory_bytes: None, max_cpus: Some(3) }));
         assert_eq!((command.pipes, &command.args[1]), (Pipes::Stdio, &"exec python 'my service.py'".into()));
     }
 }

@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::pull::Room;
 use crate::runs::Runs;
-use crate::usage::{Usage, UsageMeter};
+use crate::usage::{self, Usage, UsageMeter};
 
 /// What a heartbeat is made of.
 pub(crate) struct Heart {
@@ -86,8 +86,8 @@ impl Heart {
         }
         let pid = std::process::id();
         let now = self.clock.now();
-        let Usage { rss_bytes, cpu_percent } =
-            memory.usage.read([Some(pid), engine_pid].into_iter().flatten(), now);
+        let engine = engine_pid.into_iter().flat_map(|pid| usage::of_engine(pid, self.config.engine.speaks));
+        let Usage { rss_bytes, cpu_percent } = memory.usage.read(std::iter::once(pid).chain(engine), now);
         let (jobs_done, jobs_failed) = self.metrics.counts();
         let models = self.models.borrow_and_update().clone();
         memory.sequence += 1;

@@ -30,7 +30,7 @@ use crate::health::{self, Finished};
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::runs::Runs;
-use crate::usage::UsageMeter;
+use crate::usage::{self, UsageMeter};
 use canary::Canary;
 use recycle::{Alert, Recycler, Sight};
 
@@ -89,7 +89,9 @@ impl Life {
         let (done, failed) = self.metrics.counts();
         let sight = Sight {
             run: session.run,
-            rss_bytes: meter.read([session.hello.pid], now).rss_bytes,
+            rss_bytes: meter
+                .read(usage::of_engine(session.hello.pid, self.config.engine.speaks), now)
+                .rss_bytes,
             requests: done + failed,
         };
         let seen = recycler.look(&sight, now);

@@ -6,9 +6,20 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use chorus_runtime::process::descendants;
+
+use crate::config::Speaks;
+
 /// Ticks per second of the times in `/proc/<pid>/stat`. USER_HZ is 100 in the kernel's interface on all platforms that
 /// Rust's standard library knows (proc(5)).
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The processes of an engine. One that speaks frames tells its own id. A command line may be a wrapper around the
+/// program that takes the memory, so all below it count too; memory that they share counts more than once.
+pub(crate) fn of_engine(pid: u32, speaks: Speaks) -> Vec<u32> {
+    let below = if speaks == Speaks::Lines { descendants(pid) } else { Vec::new() };
+    std::iter::once(pid).chain(below).collect()
+}
 
 /// What some processes use together.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -19,6 +19,7 @@ use super::framing::{FrameReader, FrameWriter};
 use super::launch::{SpawnError, launch};
 use super::logs::{LogRing, Stream, drain};
 use super::spec::{GuardBinary, ProcessSpec};
+use super::tree;
 use crate::task::{self, FailureMeans, TaskHandle};
 use watcher::{Group, Order};
 
@@ -96,11 +97,29 @@ impl FramePipe {
     }
 }
 
+/// Finds the program of a child, which under a guard has a process id of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Program {
+    leader: u32,
+    guarded: bool,
+}
+
+impl Program {
+    /// Its process id, the same from its first word to its end. The guard's where only that is known: before the guard
+    /// has started it, after its end, and on other systems than Linux.
+    pub fn pid(self) -> u32 {
+        // A guard has one child. Orphans of the program are not the guard's: they go to init.
+        let below = if self.guarded { tree::children(self.leader).first().copied() } else { None };
+        below.unwrap_or(self.leader)
+    }
+}
+
 /// A running child process. Dropping it kills its whole process group.
 #[derive(Debug)]
 pub struct Child {
     name: String,
     pid: u32,
+    guarded: bool,
     orders: watch::Sender<Order>,
     exit: ExitWatch,
     frames: Option<FramePipe>,
@@ -129,7 +148,7 @@ impl Child {
         let pid = launched.pid.as_raw_nonzero().get().unsigned_abs();
         tracing::debug!(process = %spec.name, pid, program = %spec.program.display(), "started a process");
         let (name, frames) = (spec.name.clone(), ends.frames);
-        Ok(Self { name, pid, orders, exit: ExitWatch { exit }, frames, stdout, stderr })
+        Ok(Self { name, pid, guarded, orders, exit: ExitWatch { exit }, frames, stdout, stderr })
     }
 
     /// The name in its spec.
@@ -140,6 +159,11 @@ impl Child {
     /// The process id of the guard (of the program itself when unguarded); also the id of the process group.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The program itself, which [`Child::pid`] is not where there is a guard.
+    pub fn program(&self) -> Program {
+        Program { leader: self.pid, guarded: self.guarded }
     }
 
     /// The data pipe, once; `None` when the spec asked for none or it was taken.

@@ -1,8 +1,8 @@
 //! The guard: a tiny program between us and each child, so that no child outlives us, even after SIGKILL.
 //!
-//! `chorus guard --grace-ms N -- CMD ARGS…` runs as leader of a process group of its own. Its fd 3 is the
-//! read end of the *lifeline*, a pipe whose only write end its parent holds. It starts CMD in the same group,
-//! with fds 0, 1, 2, 4 and 5 passed on untouched, and waits:
+//! `chorus guard --grace-ms N [LIMITS] -- CMD ARGS…` runs as leader of a process group of its own. Its fd 3 is the
+//! read end of the *lifeline*, a pipe whose only write end its parent holds. It limits itself as told (see
+//! [`ProgramLimits`]) and starts CMD in the same group, with fds 0, 1, 2, 4 and 5 passed on untouched, and waits:
 //! - CMD ends: kill what is left of the group, exit with CMD's code, or 128 + signal.
 //! - the lifeline ends (the parent is gone): SIGTERM to the group, the grace, SIGKILL to the group.
 //! - the byte [`KILL_NOW`] comes: SIGKILL to all but itself, reap CMD, exit.
@@ -25,6 +25,8 @@ use rustix::process::{Pid, Signal, getpgrp, getpid, kill_process, kill_process_g
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
+
+use super::limits::ProgramLimits;
 
 /// The first argument that makes a binary a guard.
 pub const GUARD_ARGUMENT: &str = "guard";
@@ -50,22 +52,27 @@ pub fn run_if_guard(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode
         return None;
     }
     let code = match parse(args) {
-        Some((grace, command)) => run(grace, &command).unwrap_or_else(|error| {
+        Some((grace, limits, command)) => run(grace, limits, &command).unwrap_or_else(|error| {
             complain(&format!("cannot work: {error}"));
             CANNOT_RUN
         }),
         None => {
-            complain("usage: guard --grace-ms N -- CMD ARGS…");
+            complain(
+                "usage: guard --grace-ms N [--limited [--max-memory-bytes N] [--max-cpus N]] -- CMD ARGS…",
+            );
             CANNOT_RUN
         }
     };
     Some(ExitCode::from(code))
 }
 
-fn parse(mut args: impl Iterator<Item = OsString>) -> Option<(Duration, Vec<OsString>)> {
+type Told = (Duration, Option<ProgramLimits>, Vec<OsString>);
+
+fn parse(mut args: impl Iterator<Item = OsString>) -> Option<Told> {
     let grace_ms = args.next()?.to_str()?.parse().ok()?;
-    let command: Vec<_> = args.skip_while(|argument| argument == "--").collect();
-    (!command.is_empty()).then_some((Duration::from_millis(grace_ms), command))
+    let limits = ProgramLimits::parse(&mut args)?;
+    let command: Vec<_> = args.collect();
+    (!command.is_empty()).then_some((Duration::from_millis(grace_ms), limits, command))
 }
 
 /// Tells of a failure on stderr, which is the child's log. Nothing can be done when that is closed too.
@@ -73,7 +80,11 @@ fn complain(message: &str) {
     let _unheard = writeln!(io::stderr(), "guard: {message}");
 }
 
-fn run(grace: Duration, command: &[OsString]) -> io::Result<u8> {
+fn run(grace: Duration, limits: Option<ProgramLimits>, command: &[OsString]) -> io::Result<u8> {
+    // Nothing may run between fork and exec without unsafe code, so the guard bears them itself and CMD inherits them.
+    for complaint in limits.map(ProgramLimits::apply).unwrap_or_default() {
+        complain(&complaint);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // A handler, unlike an ignored signal, is reset to the default in CMD.
@@ -211,11 +222,14 @@ mod tests {
 
     #[test]
     fn a_malformed_guard_command_is_refused() {
-        for text in ["x guard --grace-ms", "x guard --grace-ms many -- true", "x guard --grace-ms 1 --"] {
+        let no_limit = "x guard --grace-ms 1 --limited --max-cpus -- true";
+        for text in
+            ["x guard --grace-ms", "x guard --grace-ms many -- true", "x guard --grace-ms 1 --", no_limit]
+        {
             assert!(run_if_guard(words(text)).is_some(), "{text}");
         }
-        let (grace, command) = parse(words("250 -- sh -c --")).unwrap();
-        assert_eq!((grace.as_millis(), command.len()), (250, 3));
+        let (grace, limits, command) = parse(words("250 -- sh -c --")).unwrap();
+        assert_eq!((grace.as_millis(), limits, command.len()), (250, None, 3));
     }
 
     #[test]

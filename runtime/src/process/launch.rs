@@ -13,6 +13,7 @@ use tokio::net::unix::pipe;
 
 use super::child::FramePipe;
 use super::guard::{GUARD_ARGUMENT, LIFELINE_FD};
+use super::limits::ProgramLimits;
 use super::spec::{GuardBinary, Pipes, ProcessSpec, StreamPolicy};
 
 /// The child reads frames here.
@@ -126,14 +127,9 @@ fn command_line(spec: &ProcessSpec, program: PathBuf) -> io::Result<std::process
     };
     let mut command = std::process::Command::new(guard);
     let grace_ms = OsString::from(spec.grace.as_millis().to_string());
-    command.args([
-        GUARD_ARGUMENT.into(),
-        "--grace-ms".into(),
-        grace_ms,
-        "--".into(),
-        program.into_os_string(),
-    ]);
-    command.args(&spec.args);
+    command.args([GUARD_ARGUMENT.into(), "--grace-ms".into(), grace_ms]);
+    command.args(spec.limits.map(ProgramLimits::arguments).unwrap_or_default());
+    command.args(["--".into(), program.into_os_string()]).args(&spec.args);
     Ok(command)
 }
 

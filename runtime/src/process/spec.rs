@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::limits::ProgramLimits;
 use super::logs::LogPolicy;
 
 /// Variables that most programs need to find their files and speak the user's language. Names that end in `*`
@@ -77,6 +78,8 @@ pub struct ProcessSpec {
     pub grace: Duration,
     /// Who watches over it.
     pub guard: GuardBinary,
+    /// What its guard takes away from it; nothing when `None`.
+    pub limits: Option<ProgramLimits>,
     /// How its output is kept and passed on.
     pub logs: LogPolicy,
 }
@@ -97,6 +100,7 @@ impl ProcessSpec {
             pipes: Pipes::None,
             grace: Duration::from_secs(2),
             guard: GuardBinary::OwnProgram,
+            limits: None,
             logs: LogPolicy::default(),
         }
     }

@@ -23,7 +23,7 @@ use chorus_protocol::pipe::{
 };
 use chorus_protocol::{MessageId, Reason, ServiceError, version};
 use chorus_runtime::clock::SharedClock;
-use chorus_runtime::process::{FramePipe, Line as Read, LineReader};
+use chorus_runtime::process::{FramePipe, Line as Read, LineReader, Program};
 use chorus_runtime::task::{self, FailureMeans};
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
@@ -57,7 +57,7 @@ pub(super) struct Config {
     /// The command, for people.
     pub(super) command: String,
     /// The script's process.
-    pub(super) pid: u32,
+    pub(super) program: Program,
     /// How long one text may take.
     pub(super) silence: Duration,
 }
@@ -251,7 +251,7 @@ impl Translator {
                 version: spoken.to_owned(),
                 library: self.config.command.clone(),
             },
-            pid: self.config.pid,
+            pid: self.config.program.pid(),
             device: Device { kind: "unknown".into(), ..Device::default() },
             // Speed and pitch are made here where the script has none.
             capabilities: Capabilities { speed: true, pitch: true, ..self.capabilities.clone() },

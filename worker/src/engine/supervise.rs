@@ -168,7 +168,7 @@ impl EngineLaunch {
             worker: self.worker.clone(),
             kind: lines.kind.clone(),
             command: lines.command.clone(),
-            pid: child.pid(),
+            program: child.program(),
             silence: LINES_SILENCE,
         };
         let ends = legacy::translate(config, pipe, self.clock.clone())?;

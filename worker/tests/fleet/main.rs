@@ -5,6 +5,8 @@
 mod support;
 
 mod breaker;
+#[cfg(target_os = "linux")]
+mod command;
 mod faults;
 mod leaving;
 mod life;

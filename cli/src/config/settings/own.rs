@@ -107,7 +107,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "engine.max_memory_bytes",
         "CHORUS_ENGINE_MAX_MEMORY_BYTES",
         Whole(LEAST_MEMORY_BYTES, ANY),
-        "What the engine's process may use, which it limits itself to; no limit without it",
+        "What the engine's process may use; each of its processes, if it is a command; no limit without it",
         engine.max_memory_bytes
     ),
     setting!(

@@ -46,7 +46,7 @@ async fn start(body: &str) -> Script {
         worker: "w".into(),
         kind: "command".into(),
         command: "script.py".into(),
-        pid: child.pid(),
+        program: child.program(),
         silence: Duration::from_secs(5),
     };
     let behind = Behind { exit: child.exit_watch(), stderr: child.stderr_log().clone() };
