@@ -16,13 +16,12 @@ use std::time::{Duration, Instant};
 
 use chorus_bus::{BusConfig, Wire};
 use chorus_protocol::WorkerId;
-use chorus_runtime::process::{GuardBinary, ProcessSpec, spec::USUAL_ENV};
+use chorus_runtime::process::{GuardBinary, ProcessSpec, descendants, spec::USUAL_ENV};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::error::ChaosError;
 use crate::link::Link;
-use crate::proc;
 use crate::scenario::{self, Proxied};
 use crate::switches::{self, Switches};
 use crate::wiretap::Wiretap;
@@ -248,5 +247,5 @@ fn burners(programs: &Programs) -> Vec<PartProcess> {
 
 /// The engine of a worker: the program below the guard below the worker.
 pub(crate) fn engine_of(worker: u32) -> Option<u32> {
-    proc::descendants(worker).into_iter().next_back()
+    descendants(worker).into_iter().next_back()
 }

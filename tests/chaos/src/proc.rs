@@ -1,4 +1,4 @@
-//! Processes as the kernel tells of them in `/proc`, and signals to them.
+//! What the kernel tells of processes in `/proc`, what can be written into their pipes, and signals to them.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -6,26 +6,6 @@ use std::io::{ErrorKind, Write};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::ChaosError;
-
-/// The children of a process.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let told = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    told.split_whitespace().filter_map(|child| child.parse().ok()).collect()
-}
-
-/// All below a process: children of its threads too, and theirs.
-pub(crate) fn descendants(pid: u32) -> Vec<u32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let mut found = Vec::new();
-    for thread in threads {
-        let told = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        for child in told.split_whitespace().filter_map(|child| child.parse().ok()) {
-            found.push(child);
-            found.extend(descendants(child));
-        }
-    }
-    found
-}
 
 /// Resident memory in bytes and open files; nothing once the process is gone.
 pub(crate) fn usage(pid: u32) -> Option<(u64, u64)> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chorus_runtime::process::{Child, ProcessSpec};
+use chorus_runtime::process::{Child, ProcessSpec, children};
 use rustix::process::Signal;
 
 use super::{GRACE, POLL, READY_WITHIN};
@@ -34,7 +34,7 @@ impl PartProcess {
         let child = Child::spawn(&self.spec)?;
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            if let Some(&pid) = proc::children(child.pid()).first() {
+            if let Some(&pid) = children(child.pid()).first() {
                 self.running = Some((child, pid));
                 return Ok(());
             }
