@@ -71,6 +71,8 @@ pub fn in_worker(switches: &Switches, config: &mut WorkerConfig) {
                 (config.recycle.requests, config.recycle.age, config.recycle.rss_bytes) = (None, None, None);
             }
             Mechanism::MemoryLimit => config.engine.max_memory_bytes = None,
+            // A run whose session is gone would otherwise hear of it when it asks again.
+            Mechanism::Cancellation => config.run.ask_again_every = NEVER,
             Mechanism::Isolation => config.run.isolate = false,
             Mechanism::Ageing => config.pull.age_every = u64::MAX,
             _ => {}

@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use chorus_client::port::{BusPort, ManagerPort as _};
 use chorus_manager::{Hook, HookError, HookPoint};
 use chorus_protocol::fleet::{FleetEvent, WorkerHeartbeat};
 use chorus_protocol::plan::{Finish, Finished};
 use chorus_protocol::{Envelope, Incarnation, SynthesisRequest, SynthesisResult, WorkerId, names};
+use chorus_runtime::clock::SystemClock;
 use futures::future::BoxFuture;
 
 use crate::support::*;
@@ -110,4 +112,38 @@ async fn hooks_hear_of_workers_and_of_requests_in_order() {
     };
     bus.publish(&names::event_subject("workerStopped"), &Envelope::event(leaves, 1)).await.unwrap();
     assert_eq!(logged(2).await, ["first: w1 stopped", "second: w1 stopped"]);
+}
+
+/// Never comes back.
+struct Stuck;
+
+impl Hook for Stuck {
+    fn name(&self) -> &str {
+        "stuck"
+    }
+    fn points(&self) -> &[HookPoint] {
+        &[HookPoint::BeforeSynthesis]
+    }
+    fn before_synthesis(
+        &self,
+        _request: SynthesisRequest,
+    ) -> BoxFuture<'_, Result<SynthesisRequest, HookError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_never_comes_back_costs_a_session_no_more_than_its_time() {
+    let broker = Broker::start().await;
+    let _manager = start(broker.config("m1"), vec![Arc::new(Stuck)]).await;
+    let bus = broker.bus().await;
+    load(&bus, definition("joe")).await.unwrap();
+    let mut events = bus.subscribe(&names::event_subject("hookFailed"), None).await.unwrap();
+    bus.flush().await.unwrap();
+    // As a session asks, which does not wait for ever either.
+    let port = BusPort::new(bus.clone(), SystemClock::shared());
+    let opened = soon("the answer", port.open(opening("Hello from chorus."), None)).await;
+    assert!(opened.is_ok(), "{opened:?}");
+    let event = soon("the event", events.next()).await.unwrap();
+    assert_eq!(event.decode::<FleetEvent>().unwrap().payload.details["hook"], "stuck");
 }

@@ -151,7 +151,11 @@ impl Clients {
         let listening = listener.listen(self.sessions.speak(ask), load.leaves_after);
         let ended = tokio::time::timeout(load.deadline + GIVE_UP, listening).await;
         let waited = listener.moved.elapsed();
-        let Ok(Some(result)) = ended else { return (Ending::Lost, Some(listener.pause.max(waited)), 0) };
+        let result = match ended {
+            Ok(Heard::End(result)) => result,
+            Ok(Heard::Left) => return (Ending::Wanted, None, 0),
+            Ok(Heard::Nothing) | Err(_) => return (Ending::Lost, Some(listener.pause.max(waited)), 0),
+        };
         let limit = if listener.pieces == 0 { load.deadline } else { STALLED } + ALLOWANCE;
         let heard = &sentences[..listener.pieces.min(sentences.len())];
         let retries = retries_of(&result);
@@ -244,24 +248,16 @@ struct Listener {
 }
 
 impl Listener {
-    /// Listens to the end; one that leaves gives the request up, and hears how that ends.
-    async fn listen(
-        &mut self,
-        mut speaking: Speaking,
-        leaves_after: Option<Duration>,
-    ) -> Option<SynthesisResult> {
+    /// Listens to the end, or until it goes away.
+    async fn listen(&mut self, mut speaking: Speaking, leaves_after: Option<Duration>) -> Heard {
         let leaving = leaves_after.map_or(Either::Left(pending()), |time| Either::Right(sleep(time)));
         tokio::pin!(leaving);
-        let mut left = false;
         loop {
             let event = tokio::select! {
-                event = speaking.next() => event?,
-                () = &mut leaving, if !left => {
-                    left = true;
-                    speaking.cancel();
-                    continue;
-                }
+                event = speaking.next() => event,
+                () = &mut leaving => return Heard::Left,
             };
+            let Some(event) = event else { return Heard::Nothing };
             match event {
                 SpeechEvent::Accepted { .. } => {}
                 SpeechEvent::Audio(piece) => {
@@ -270,23 +266,31 @@ impl Listener {
                     self.pieces += 1;
                     self.pcm.extend_from_slice(&piece.pcm);
                 }
-                SpeechEvent::Ended(result) => return Some(*result),
+                SpeechEvent::Ended(result) => return Heard::End(result),
             }
         }
     }
 }
 
-/// An end without audio that the load asks for is none to be counted as an error.
+/// What a listener heard last.
+enum Heard {
+    End(Box<SynthesisResult>),
+    /// It went away.
+    Left,
+    /// No end, and nothing more to come.
+    Nothing,
+}
+
+/// A refusal that the load asks for is no error, and anything else is none.
 fn as_wanted(ending: Ending, load: &Load) -> Ending {
-    let left = load.leaves_after.map(|_| Reason::Cancelled);
-    let due = load.refused_as.or(left).map(Reason::as_str);
+    let Some(due) = load.refused_as else { return ending };
     match ending {
         Ending::Refused { reason, retryable: false, in_time: true, damage }
-            if due == Some(reason.as_str()) && damage.is_none() =>
+            if reason == due.as_str() && damage.is_none() =>
         {
             Ending::Wanted
         }
-        Ending::Exact if load.refused_as.is_some() => Ending::Lost,
+        Ending::Exact => Ending::Lost,
         other => other,
     }
 }

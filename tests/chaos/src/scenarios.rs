@@ -344,7 +344,7 @@ fn soak() -> Scenario {
         checks: Checks {
             max_rss_slope: Some(1_048_576.0),
             max_fd_slope: Some(1.0),
-            min_recycled: 6,
+            min_recycled: 4,
             ..Checks::default()
         },
         ..Scenario::new("soak", "10,000 requests, while engines are renewed every 1,000 segments")
