@@ -87,15 +87,6 @@ async fn a_command_has_what_it_is_given_and_its_size_is_in_the_heartbeat() {
     let pid = beat(&worker, "size", |beat| beat.rss_bytes > own() + SIZE / 2).await;
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
     assert!(read("cmdline").starts_with("sh\0-c\0"), "the program, not its guard: {}", read("cmdline"));
-    let status = read("status");
-    assert!(status.contains("NoNewPrivs:\t1\n"));
-    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap();
-    assert!(cpus.parse::<u32>().is_ok(), "one processor: {cpus}");
-    let limits = read("limits");
-    let limit = |what: &str| {
-        let line = limits.lines().find(|line| line.starts_with(what)).unwrap();
-        line[what.len()..].split_whitespace().next().unwrap().to_owned()
-    };
-    assert_eq!((limit("Max data size"), limit("Max core file size")), ("3000000000".into(), "0".into()));
+    assert_limited(pid);
     worker.stop().await;
 }

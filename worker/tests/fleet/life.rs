@@ -187,15 +187,6 @@ async fn the_engine_has_what_it_is_given_and_no_more() {
     let names: Vec<_> =
         environment.split_terminator('\0').map(|pair| pair.split('=').next().unwrap()).collect();
     assert!(names.iter().all(|name| given.contains(&(*name).to_owned())), "{names:?}");
-    let status = read("status");
-    assert!(status.contains("NoNewPrivs:\t1\n"));
-    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap();
-    assert!(cpus.parse::<u32>().is_ok(), "one processor: {cpus}");
-    let limits = read("limits");
-    let limit = |what: &str| {
-        let line = limits.lines().find(|line| line.starts_with(what)).unwrap();
-        line[what.len()..].split_whitespace().next().unwrap().to_owned()
-    };
-    assert_eq!((limit("Max data size"), limit("Max core file size")), ("3000000000".into(), "0".into()));
+    assert_limited(pid);
     worker.stop().await;
 }

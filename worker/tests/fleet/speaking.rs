@@ -214,8 +214,13 @@ async fn a_job_that_an_engine_has_failed_before_runs_alone() {
     while order.iter().filter(|step: &&String| step.ends_with("ended")).count() < 5 {
         match session.next().await {
             Heard::Started(started, question) => {
-                order.push(format!("{} began", started.run.segment));
                 session.answer(&question, StartedAnswer::Go).await;
+                let began = format!("{} began", started.run.segment);
+                if order.contains(&began) {
+                    // A run that goes on asks once more whether it counts.
+                    continue;
+                }
+                order.push(began);
                 if started.run.segment == 0 {
                     session.say_after(1, 1, "it failed before").await;
                     session.say(2, "beside another").await;

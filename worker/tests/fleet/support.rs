@@ -309,3 +309,18 @@ impl Session {
         self.bus.publish_job(&job).await.unwrap()
     }
 }
+
+/// That a process may gain no rights, and has one processor, 3 GB of data and no core dump.
+pub fn assert_limited(pid: u32) {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
+    let status = read("status");
+    assert!(status.contains("NoNewPrivs:\t1\n"));
+    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap();
+    assert!(cpus.parse::<u32>().is_ok(), "one processor: {cpus}");
+    let limits = read("limits");
+    let limit = |what: &str| {
+        let line = limits.lines().find(|line| line.starts_with(what)).unwrap();
+        line[what.len()..].split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!((limit("Max data size"), limit("Max core file size")), ("3000000000".into(), "0".into()));
+}

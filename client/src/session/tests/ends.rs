@@ -20,12 +20,7 @@ fn a_run_that_begins_after_the_end_is_stopped() {
 
 #[test]
 fn a_listener_who_waits_in_vain_after_first_audio_is_told_that_it_stalled() {
-    let mut world = World::new(2);
-    let opened = world.mail.remove(0);
-    world.deliver(opened);
-    world.pull(0, false);
-    let started = world.mail.remove(0);
-    world.deliver(started);
+    let mut world = World::speaking(2);
     for _ in 0..CHUNKS {
         world.step(0, false);
         let message = world.mail.remove(0);

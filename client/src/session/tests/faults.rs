@@ -4,12 +4,7 @@ use super::*;
 
 /// The first run of a session of one segment, which goes.
 fn going() -> (World, RunRef, WorkerId) {
-    let mut world = World::new(1);
-    let opened = world.mail.remove(0);
-    world.deliver(opened);
-    world.pull(0, false);
-    let started = world.mail.remove(0);
-    world.deliver(started);
+    let world = World::speaking(1);
     let run = &world.runs[0];
     let (reference, worker) = (run.reference.clone(), run.worker.clone());
     (world, reference, worker)

@@ -54,20 +54,9 @@ fn a_segment_that_was_hurried_still_has_its_first_retry() {
     assert_eq!(next(&mut segment, Cause::Failure, Duration::ZERO), (JobClass::Urgent, true));
 }
 
-/// A session of one segment that a worker has begun.
-fn begun() -> World {
-    let mut world = World::new(1);
-    let opened = world.mail.remove(0);
-    world.deliver(opened);
-    world.pull(0, false);
-    let started = world.mail.remove(0);
-    world.deliver(started);
-    world
-}
-
 #[test]
 fn an_attempt_goes_on_as_long_as_its_worker_says_that_it_is_at_it() {
-    let mut world = begun();
+    let mut world = World::speaking(1);
     for _ in 0..5 {
         world.pass(900);
         world.deliver(ToSession::Started(0));
@@ -81,7 +70,7 @@ fn an_attempt_goes_on_as_long_as_its_worker_says_that_it_is_at_it() {
 
 #[test]
 fn a_worker_that_leaves_before_it_has_spoken_is_a_loss_and_no_failure() {
-    let mut world = begun();
+    let mut world = World::speaking(1);
     let error = ServiceError::new(Reason::WorkerLost, "told to leave");
     let run = world.runs[0].reference.clone();
     let outcome = RunOutcome::Failed(Failed { error, stderr: vec![] });
